@@ -1,0 +1,1 @@
+"""A table of exposures in, a list of associations out."""

@@ -1,0 +1,1 @@
+"""Typed rules: which exposures belong together, and in which role."""

@@ -1,0 +1,1 @@
+"""Many images to one: alignment, sky levels, outliers, resampling."""

@@ -1,0 +1,1 @@
+"""Sources in an image: detection, photometry, the catalog."""

@@ -1,0 +1,1 @@
+"""Spectra on the detector and out of it: extraction, contamination, combination."""

@@ -1,0 +1,1 @@
+"""One file per pipeline: the recipe, and the command line."""

@@ -1,0 +1,1 @@
+"""The world outside: products and their files, stores, reference selection, settings, deployments."""

@@ -1,0 +1,1 @@
+"""Stores: local, memory and s3 behind one set of functions."""
