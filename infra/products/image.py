@@ -1,0 +1,129 @@
+"""``Image``: slopes and calibrated images, with their files ``_rate`` to ``_i2d``; ``Segmentation``, the map of sources."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infra.products.fits import Hdu, read_fits, write_fits
+from infra.products.header import Header, ProductError
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image (ny, nx), or one per integration (nints, ny, nx).
+
+    Attributes
+    ----------
+    data, err : float32
+        Signal and its standard deviation, in the unit of BUNIT; NaN where there is none.
+    dq : uint32
+    var_poisson, var_rnoise, var_flat : float32 or None
+        Variances, in the square of that unit.
+    area : (ny, nx) float32 or None
+        Relative pixel area.
+    wht : float32 or None
+        Weight of a resampled image.
+    con : (nplanes, ny, nx) int32 or None
+        Which inputs went into each pixel of a resampled image, a bit each.
+    wcs : gwcs.WCS or None
+    int_times : structured array or None
+        Table INT_TIMES, of images per integration.
+    recipe : mapping
+        What the steps did: step -> status, options, references.
+    """
+
+    header: Header
+    data: np.ndarray
+    err: np.ndarray
+    dq: np.ndarray | None
+    var_poisson: np.ndarray | None = None
+    var_rnoise: np.ndarray | None = None
+    var_flat: np.ndarray | None = None
+    area: np.ndarray | None = None
+    wht: np.ndarray | None = None
+    con: np.ndarray | None = None
+    wcs: Any = None
+    int_times: np.ndarray | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    with_ = replace
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Which source each pixel of a mosaic belongs to: (ny, nx) uint32, 0 is none; the numbers are those of the catalog."""
+
+    header: Header
+    data: np.ndarray
+    wcs: Any
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    with_ = replace
+
+
+_PLANES = {
+    "data": ("SCI", np.float32),
+    "err": ("ERR", np.float32),
+    "dq": ("DQ", np.uint32),
+    "area": ("AREA", np.float32),
+    "con": ("CON", np.int32),
+    "wht": ("WHT", np.float32),
+    "var_poisson": ("VAR_POISSON", np.float32),
+    "var_rnoise": ("VAR_RNOISE", np.float32),
+    "var_flat": ("VAR_FLAT", np.float32),
+}
+
+
+def read_image(path: str | Path) -> Image:
+    """Read a ``_rate``, ``_rateints``, ``_cal``, ``_calints``, ``_crf`` or ``_i2d`` file."""
+    contents = read_fits(path)
+    data = contents.require("SCI")
+    if data.ndim not in (2, 3):
+        raise ProductError(
+            f"{contents.name}: expected an image or one per integration, but SCI has the shape {data.shape}"
+        )
+    planes = {}
+    for field_name, (extname, dtype) in _PLANES.items():
+        array = contents.get(extname)
+        planes[field_name] = None if array is None else array.astype(dtype, copy=False)
+    if planes["err"] is None:
+        planes["err"] = np.full(data.shape, np.nan, np.float32)
+    return Image(
+        header=contents.header, wcs=contents.wcs, int_times=contents.get("INT_TIMES"), recipe=contents.recipe, **planes
+    )
+
+
+def write_image(image: Image, path: str | Path) -> None:
+    """Write an image, or a stack of images per integration."""
+    hdus = []
+    for field_name, (extname, dtype) in _PLANES.items():
+        array = getattr(image, field_name)
+        if array is not None:
+            unit = image.header.get("BUNIT") if field_name == "err" else None
+            cards = [("BUNIT", unit, "physical units of the error array values")] if unit else ()
+            hdus.append(Hdu(extname, np.asarray(array, dtype), cards=cards))
+    if image.int_times is not None:
+        hdus.append(Hdu("INT_TIMES", image.int_times))
+    write_fits(path, "ImageModel" if image.data.ndim == 2 else "CubeModel", image.header, hdus, _tree(image))
+
+
+def read_segmentation(path: str | Path) -> Segmentation:
+    """Read a ``_segm`` file."""
+    contents = read_fits(path)
+    return Segmentation(contents.header, contents.require("SCI").astype(np.uint32), contents.wcs, contents.recipe)
+
+
+def write_segmentation(segmentation: Segmentation, path: str | Path) -> None:
+    """Write a ``_segm`` file."""
+    data = np.asarray(segmentation.data, np.uint32)
+    write_fits(path, "SegmentationMapModel", segmentation.header, [Hdu("SCI", data)], _tree(segmentation))
+
+
+def _tree(product: Image | Segmentation) -> dict[str, Any]:
+    tree: dict[str, Any] = {"calweave": {"recipe": dict(product.recipe)}}
+    if product.wcs is not None:
+        tree["meta"] = {"wcs": product.wcs}
+    return tree

@@ -1,0 +1,155 @@
+"""``@step``: the one decorator, which makes a function of a product a calibration step.
+
+It names the Prefect task, hands the step its own options, honours ``skip``, and records in the product what happened:
+``S_*`` (COMPLETE or SKIPPED), ``R_*`` (the reference files) and, in the recipe, the options and the reason of a skip.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel
+
+from infra.products.header import keyword_of
+from infra.references.content import References
+
+log = logging.getLogger(__name__)
+
+
+class StepSkipped(Exception):
+    """Nothing to do for this product; the message is the reason, which is recorded in it. Not an error."""
+
+
+class NoOptions(BaseModel, frozen=True, extra="forbid"):
+    """A step without options of its own."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the flows and the command line know of a step.
+
+    ``references`` are the types it reads; ``default`` tells whether it runs when nobody says otherwise; ``keyword``
+    is its ``S_*`` card; ``description`` the first line of its docstring.
+    """
+
+    name: str
+    references: tuple[str, ...]
+    options: type[BaseModel]
+    default: bool
+    keyword: str | None
+    description: str
+
+
+STEPS: dict[str, Step] = {}
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """The options of one step in one run: whether to skip it (None: as the step's default says), and its own values."""
+
+    values: BaseModel
+    skip: bool | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of every step in one run; a step that is not named has its defaults."""
+
+    steps: Mapping[str, StepOptions] = field(default_factory=dict)
+
+    def of(self, name: str) -> StepOptions:
+        """The options of one step."""
+        return self.steps.get(name) or StepOptions(STEPS[name].options())
+
+
+def step(
+    name: str, references: Iterable[str] = (), options: type[BaseModel] = NoOptions, default: bool = True
+) -> Callable[[Callable], Any]:
+    """Make ``function(product, references, own options, ...)`` the calibration step ``name``.
+
+    In a flow it is called with the run's whole ``Options``: ``product = jump(product, references, options)``. Its
+    result is a product, or a tuple of them. Without a flow, call ``jump.fn(product, references, JumpOptions())``:
+    the same, without Prefect.
+    """
+
+    def decorate(function: Callable) -> Any:
+        info = Step(
+            name=name,
+            references=tuple(references),
+            options=options,
+            default=default,
+            keyword=keyword_of(f"meta.cal_step.{name}"),
+            description=(function.__doc__ or "").strip().splitlines()[0],
+        )
+        STEPS[name] = info
+
+        @functools.wraps(function)
+        def run(product: Any, references: References, options: Options | BaseModel, *more: Any, **named: Any) -> Any:
+            freeze(product)
+            chosen = options.of(name) if isinstance(options, Options) else StepOptions(options, skip=False)
+            skip = not info.default if chosen.skip is None else chosen.skip
+            if skip:
+                reason = "switched off" if chosen.skip else "off by default"
+                return record(product, info, "SKIPPED", reason=reason)
+            try:
+                result = function(product, references, chosen.values, *more, **named)
+            except StepSkipped as why:
+                log.info("%s: skipped, %s", name, why)
+                return record(product, info, "SKIPPED", reason=str(why))
+            used = {reftype: references.name(reftype) for reftype in info.references}
+            return record(result, info, "COMPLETE", references=used, options=chosen.values.model_dump(mode="json"))
+
+        return task(run, name=name, cache_policy=NO_CACHE, persist_result=False)
+
+    return decorate
+
+
+def freeze(product: Any) -> None:
+    """Make the arrays of a product (or of each in a tuple) read-only.
+
+    A step that writes into its input then fails at once, instead of spoiling what a retry would start from.
+    """
+    if isinstance(product, tuple):
+        for one in product:
+            freeze(one)
+    elif is_dataclass(product):
+        for name in (entry.name for entry in fields(product)):
+            value = getattr(product, name)
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+            elif isinstance(value, tuple):
+                freeze(value)
+
+
+def record(
+    product: Any,
+    info: Step,
+    status: str,
+    reason: str = "",
+    references: Mapping[str, str | None] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Any:
+    """``product`` (or a tuple, each of them that has a header) with the card and the recipe of a step that ended."""
+    if isinstance(product, tuple):
+        return tuple(record(one, info, status, reason, references, options) for one in product)
+    if not hasattr(product, "header"):
+        return product
+    cards = {} if info.keyword is None else {info.keyword: status}
+    entry: dict[str, Any] = {"status": status}
+    if reason:
+        entry["reason"] = reason
+    if options:
+        entry["options"] = dict(options)
+    for reftype, file_name in (references or {}).items():
+        keyword = keyword_of(f"meta.ref_file.{reftype}.name")
+        if keyword is not None:
+            cards[keyword] = f"crds://{file_name}" if file_name else "N/A"
+    named = {reftype: file_name for reftype, file_name in (references or {}).items() if file_name}
+    if named:
+        entry["references"] = named
+    return product.with_(header=product.header.set(cards), recipe={**product.recipe, info.name: entry})
