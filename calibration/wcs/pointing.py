@@ -53,7 +53,7 @@ class Pointing:
         values = (self.v2_ref, self.v3_ref, self.ra_ref, self.dec_ref, self.roll_ref, self.va_scale)
         if not np.isfinite(values).all() or abs(self.dec_ref) > 90 or not 0.999 < self.va_scale < 1.001:
             raise ValueError(
-                f"{self} is no pointing: expected finite numbers, DEC_REF within -90..90 and VA_SCALE within 1e-3 of 1; "
+                f"{self} is no pointing: expected finite numbers, DEC_REF in -90..90 and VA_SCALE within 1e-3 of 1; "
                 "correct the header of the exposure"
             )
 

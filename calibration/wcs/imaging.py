@@ -1,0 +1,203 @@
+"""The world coordinates of direct images: detector pixel -> V2, V3 -> (freed of velocity aberration) -> sky.
+
+The first part is optics, and comes from the distortion reference (with a small shift per filter); it holds for the whole
+detector, so a subarray shifts its pixels first. The rest is where the telescope pointed: `calibration.wcs.pointing`.
+
+A whole WCS takes seconds for the four million pixels of a detector, and is far smoother than they are many: `sample_map`
+evaluates it on a coarse grid and interpolates, and says how good that is.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from astropy.modeling import Model, bind_bounding_box
+from astropy.modeling.models import Identity, Shift
+from gwcs import WCS
+from scipy.interpolate import make_interp_spline
+
+from calibration.wcs.pointing import (
+    Pointing,
+    detector_frame,
+    v2v3_frame,
+    v2v3_to_sky,
+    velocity_aberration,
+    world_frame,
+)
+
+Interval = tuple[float, float]
+
+
+def imaging_wcs(
+    pointing: Pointing,
+    distortion: Model,
+    shape: tuple[int, int],
+    origin: tuple[int, int] = (1, 1),
+    offset: tuple[float, float] | None = None,
+) -> WCS:
+    """The WCS of an image, with the frames detector, v2v3, v2v3vacorr and world.
+
+    Parameters
+    ----------
+    pointing : Pointing
+    distortion : Model
+        From full-frame pixel (x, y), zero-based, to (V2, V3) [arcsec], of the distortion reference.
+    shape : (int, int)
+        (ny, nx) of the image.
+    origin : (int, int)
+        SUBSTRT1, SUBSTRT2 of the image: the one-based full-frame pixel of its first one.
+    offset : (float, float), optional
+        Shift (x, y) of the filter [pixel], of the filteroffset reference.
+
+    Returns
+    -------
+    gwcs.WCS
+        Its bounding box is the one of the reference, where that has one and the image is not a subarray, and the image
+        otherwise.
+    """
+    transform = distortion_transform(distortion, shape, origin, offset)
+    return WCS(
+        [
+            (detector_frame(), transform),
+            (v2v3_frame(), velocity_aberration(pointing)),
+            (v2v3_frame("v2v3vacorr"), v2v3_to_sky(pointing)),
+            (world_frame(), None),
+        ]
+    )
+
+
+def distortion_transform(
+    distortion: Model,
+    shape: tuple[int, int],
+    origin: tuple[int, int] = (1, 1),
+    offset: tuple[float, float] | None = None,
+) -> Model:
+    """The model from the pixels of an image to (V2, V3), with its bounding box; parameters as in `imaging_wcs`."""
+    box: tuple[Interval, ...] = ((-0.5, shape[1] - 0.5), (-0.5, shape[0] - 0.5))
+    transform = distortion
+    if offset is not None:
+        transform = (Shift(offset[0]) & Shift(offset[1])) | transform
+    if origin != (1, 1):
+        to_full = [Shift(start - 1) if start != 1 else Identity(1) for start in origin]
+        transform = (to_full[0] & to_full[1]) | transform
+    else:
+        try:
+            box = distortion.bounding_box.bounding_box(order="F")
+        except NotImplementedError:
+            pass  # the reference has no bounding box of its own
+    if transform is distortion:
+        transform = distortion.copy()
+    bind_bounding_box(transform, box, order="F")
+    return transform
+
+
+def filter_offset(rows: Iterable[Mapping[str, Any]], filter_: str, pupil: str | None) -> tuple[float, float] | None:
+    """The shift (x, y) [pixel] of a filter and pupil in the rows of a filteroffset reference; None where it has none.
+
+    A row without a pupil (MIRI has no pupil wheel) holds for all of them.
+    """
+    for row in rows:
+        if row["filter"] == filter_ and (row.get("pupil") or "N/A") in ("N/A", pupil):
+            x, y = row.get("column_offset", "N/A"), row.get("row_offset", "N/A")
+            return None if "N/A" in (x, y) else (float(x), float(y))
+    return None
+
+
+def footprint(wcs: WCS, shape: tuple[int, int]) -> np.ndarray:
+    """(4, 2) right ascension and declination [deg] of the corners of the bounding box, else of the (ny, nx) image."""
+    box = wcs.bounding_box
+    (x0, x1), (y0, y1) = ((-0.5, shape[1] - 0.5), (-0.5, shape[0] - 0.5)) if box is None else box.bounding_box(order="F")
+    ra, dec = wcs(np.array([x0, x0, x1, x1]), np.array([y0, y1, y1, y0]), with_bounding_box=False)
+    return np.column_stack([np.mod(ra, 360), dec])
+
+
+def region(corners: np.ndarray) -> str | None:
+    """S_REGION of (4, 2) corners [deg]; None where one is not finite."""
+    if not np.isfinite(corners).all():
+        return None
+    return "POLYGON ICRS  " + " ".join(f"{value:.9f}" for value in np.asarray(corners).ravel())
+
+
+#: What `sip_keywords` replaces, beside the coefficients themselves.
+LINEAR_KEYWORDS = ("CDELT1", "CDELT2", "PC1_1", "PC1_2", "PC2_1", "PC2_2")
+
+
+def sip_keywords(
+    wcs: WCS,
+    crpix: tuple[float, float] | None = None,
+    max_error: float = 0.01,
+    max_inverse_error: float = 0.01,
+    degrees: Iterable[int] = range(1, 6),
+    inverse_degrees: Iterable[int] = range(1, 6),
+    npoints: int = 12,
+) -> dict[str, Any]:
+    """FITS keywords that approximate a WCS: a tangent plane with SIP polynomials of the lowest degree that does.
+
+    Parameters
+    ----------
+    wcs : gwcs.WCS
+    crpix : (float, float), optional
+        Reference pixel, one-based; the middle of the bounding box by default.
+    max_error, max_inverse_error : float
+        Largest error of the approximation, and of its inverse [pixel].
+
+    Raises
+    ------
+    ValueError
+        If no degree is as good as that.
+    """
+    header = wcs.to_fits_sip(
+        max_pix_error=max_error,
+        degree=list(degrees),
+        max_inv_pix_error=max_inverse_error,
+        inv_degree=list(inverse_degrees),
+        npoints=npoints,
+        crpix=None if crpix is None else list(crpix),
+        projection="TAN",
+    )
+    return {key: value for key, value in header.items() if not key.startswith("NAXIS") and key != ""}
+
+
+def sample_map(
+    function: Callable[..., tuple[np.ndarray, ...]], shape: tuple[int, int], max_error: float = 1e-3, spacing: int = 64
+) -> tuple[np.ndarray, float]:
+    """A smooth function of the pixel at all pixels of an image, by cubic splines through a coarse grid.
+
+    Parameters
+    ----------
+    function : callable
+        (x, y) arrays [pixel] -> tuple of arrays, smooth over the image.
+    shape : (int, int)
+        (ny, nx).
+    max_error : float
+        Largest error allowed, in the unit of the values; halfway between the nodes, where the splines are worst, the
+        function is evaluated and compared. The grid is refined until it is so, at last to every pixel.
+    spacing : int
+        First distance of the nodes [pixel].
+
+    Returns
+    -------
+    values : (nvalues, ny, nx) float64
+    error : float
+        The largest error that was found; 0 where every pixel was evaluated.
+    """
+    ny, nx = shape
+    while spacing >= 4:
+        x, y = _nodes(nx, spacing), _nodes(ny, spacing)
+        on_nodes = np.array(function(*np.meshgrid(x, y)))
+        middle_x, middle_y = (x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2
+        exact = np.array(function(*np.meshgrid(middle_x, middle_y)))
+        error = float(np.max(np.abs(_weights(y, middle_y) @ on_nodes @ _weights(x, middle_x).T - exact)))
+        if error <= max_error:
+            return _weights(y, np.arange(ny)) @ on_nodes @ _weights(x, np.arange(nx)).T, error
+        spacing //= 2
+    return np.array(function(*np.meshgrid(np.arange(nx, dtype=float), np.arange(ny, dtype=float)))), 0.0
+
+
+def _nodes(n: int, spacing: int) -> np.ndarray:
+    return np.linspace(0, n - 1, max(n // spacing + 1, 4)) if n > 1 else np.linspace(-1.5, 1.5, 4)
+
+
+def _weights(nodes: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(npoints, nnodes): the value of the cubic spline at each point is linear in the values at the nodes."""
+    return make_interp_spline(nodes, np.eye(len(nodes)), k=3)(points)
