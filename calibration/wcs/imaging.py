@@ -1,12 +1,13 @@
 """The world coordinates of direct images: detector pixel -> V2, V3 -> (freed of velocity aberration) -> sky.
 
-The first part is optics, and comes from the distortion reference (with a small shift per filter); it holds for the whole
-detector, so a subarray shifts its pixels first. The rest is where the telescope pointed: `calibration.wcs.pointing`.
+The first part is optics, and comes from the distortion reference (with a small shift per filter); it holds for the
+whole detector, so a subarray shifts its pixels first. The rest is where the telescope pointed: see `pointing`.
 
-A whole WCS takes seconds for the four million pixels of a detector, and is far smoother than they are many: `sample_map`
+A WCS takes seconds for the four million pixels of a detector, and is far smoother than they are many: `sample_map`
 evaluates it on a coarse grid and interpolates, and says how good that is.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -81,10 +82,9 @@ def distortion_transform(
         to_full = [Shift(start - 1) if start != 1 else Identity(1) for start in origin]
         transform = (to_full[0] & to_full[1]) | transform
     else:
-        try:
+        # A reference without a bounding box of its own raises.
+        with contextlib.suppress(NotImplementedError):
             box = distortion.bounding_box.bounding_box(order="F")
-        except NotImplementedError:
-            pass  # the reference has no bounding box of its own
     if transform is distortion:
         transform = distortion.copy()
     bind_bounding_box(transform, box, order="F")
@@ -103,10 +103,18 @@ def filter_offset(rows: Iterable[Mapping[str, Any]], filter_: str, pupil: str | 
     return None
 
 
+def pixel_box(wcs: WCS, shape: tuple[int, int]) -> tuple[Interval, Interval]:
+    """The bounding box ((x0, x1), (y0, y1)) of a WCS [pixel]; the (ny, nx) image where it has none."""
+    box = wcs.bounding_box
+    return ((-0.5, shape[1] - 0.5), (-0.5, shape[0] - 0.5)) if box is None else box.bounding_box(order="F")
+
+
 def footprint(wcs: WCS, shape: tuple[int, int]) -> np.ndarray:
     """(4, 2) right ascension and declination [deg] of the corners of the bounding box, else of the (ny, nx) image."""
     box = wcs.bounding_box
-    (x0, x1), (y0, y1) = ((-0.5, shape[1] - 0.5), (-0.5, shape[0] - 0.5)) if box is None else box.bounding_box(order="F")
+    (x0, x1), (y0, y1) = (
+        ((-0.5, shape[1] - 0.5), (-0.5, shape[0] - 0.5)) if box is None else box.bounding_box(order="F")
+    )
     ra, dec = wcs(np.array([x0, x0, x1, x1]), np.array([y0, y1, y1, y0]), with_bounding_box=False)
     return np.column_stack([np.mod(ra, 360), dec])
 

@@ -1,0 +1,93 @@
+"""assign_wcs: the world coordinates of an exposure, from its optics and its pointing."""
+
+import logging
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from calibration.wcs.grism import grism_wcs
+from calibration.wcs.imaging import LINEAR_KEYWORDS, filter_offset, footprint, imaging_wcs, region, sip_keywords
+from calibration.wcs.pointing import pointing_of
+from infra.products.header import keywords
+from infra.products.image import Image
+from infra.references.content import References
+from tasks.step import step
+
+log = logging.getLogger(__name__)
+
+_IMAGING = frozenset(
+    (
+        *("FGS_FOCUS", "FGS_IMAGE"),
+        *("MIR_4QPM", "MIR_CORONCAL", "MIR_IMAGE", "MIR_LYOT", "MIR_TACONFIRM", "MIR_TACQ"),
+        *("NIS_AMI", "NIS_FOCUS", "NIS_IMAGE", "NIS_TACONFIRM", "NIS_TACQ"),
+        *("NRC_CORON", "NRC_FOCUS", "NRC_IMAGE", "NRC_TACONFIRM", "NRC_TACQ", "NRC_TSIMAGE"),
+    )
+)
+_GRISM = frozenset(("NIS_WFSS", "NRC_WFSS", "MIR_WFSS"))
+
+
+class AssignWcsOptions(BaseModel, frozen=True, extra="forbid"):
+    """How well the FITS keywords approximate the WCS."""
+
+    sip_approx: bool = Field(True, description="write FITS keywords (TAN-SIP) that approximate the WCS of an image")
+    sip_max_pix_error: float = Field(0.01, gt=0, description="largest error of the approximation [pixel]")
+    sip_degree: int | None = Field(None, ge=1, le=6, description="its degree; none: the lowest that is good enough")
+    sip_max_inv_pix_error: float = Field(0.01, gt=0, description="largest error of the inverse approximation [pixel]")
+    sip_inv_degree: int | None = Field(None, ge=1, le=6, description="its degree; none: the lowest that is good enough")
+    sip_npoints: int = Field(12, ge=3, description="points along an axis that the approximation is fitted to")
+
+
+@step("assign_wcs", references=("distortion", "filteroffset", "specwcs", "wavelengthrange"), options=AssignWcsOptions)
+def assign_wcs(image: Image, references: References, options: AssignWcsOptions) -> Image:
+    """Tell where on the sky each pixel looks."""
+    header = image.header
+    exp_type = header.require("EXP_TYPE")
+    if exp_type not in _IMAGING | _GRISM:
+        raise ValueError(
+            f"assign_wcs does not know the geometry of EXP_TYPE {exp_type}; expected one of "
+            f"{', '.join(sorted(_IMAGING | _GRISM))}"
+        )
+    distortion = references.asdf("distortion")["model"]
+    offset = None
+    if references.path("filteroffset") is not None:
+        offset = filter_offset(references.asdf("filteroffset")["filters"], header["FILTER"], header.get("PUPIL"))
+    shape = image.data.shape[-2:]
+    area = header.subarray
+    wcs = imaging_wcs(pointing_of(header), distortion, shape, (area.xstart, area.ystart), offset)
+    cards: dict[str, Any] = {}
+    if options.sip_approx:
+        cards |= _sip_cards(image, wcs, options)
+    if exp_type in _GRISM:
+        trees = {name: references.asdf(name) for name in ("distortion", "specwcs", "wavelengthrange")}
+        if offset is not None:
+            trees["filteroffset"] = references.asdf("filteroffset")
+        wcs = grism_wcs(header, trees)
+    else:
+        corners = footprint(wcs, shape)
+        cards["S_REGION"] = region(corners)
+        log.info("assign_wcs: the middle of the image looks at %.6f %+.6f deg", *corners.mean(axis=0))
+    return image.with_(header=header.set(cards), wcs=wcs)
+
+
+def _sip_cards(image: Image, wcs: Any, options: AssignWcsOptions) -> dict[str, Any]:
+    header = image.header
+    crpix = header.get("CRPIX1"), header.get("CRPIX2")
+    degrees = range(1, 6) if options.sip_degree is None else (options.sip_degree,)
+    inverse_degrees = range(1, 6) if options.sip_inv_degree is None else (options.sip_inv_degree,)
+    try:
+        approximation = sip_keywords(
+            wcs,
+            None if None in crpix else crpix,
+            options.sip_max_pix_error,
+            options.sip_max_inv_pix_error,
+            degrees,
+            inverse_degrees,
+            options.sip_npoints,
+        )
+    except ValueError as error:
+        log.warning("assign_wcs: no FITS approximation of the WCS is good enough (%s); the exact one is kept", error)
+        return {}
+    known = keywords()
+    return dict.fromkeys((key for key in LINEAR_KEYWORDS if key in known), None) | {
+        key: value for key, value in approximation.items() if key in known
+    }
