@@ -1,0 +1,121 @@
+"""Reference files on this machine: fetched by one process at a time, and checked before anybody reads them."""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from infra.references.client import (
+    OBSERVATORY,
+    ReferenceCacheError,
+    catalog,
+    client_errors,
+    crds_client,
+    has_server,
+    single_flight,
+)
+
+log = logging.getLogger(__name__)
+
+_known: dict[tuple[str, int, int], str] = {}
+_known_lock = threading.Lock()
+
+
+def fetch_references(names: Iterable[str], context: str, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Local paths of these reference files: fetched where they are missing, checked where CRDS knows what they should be.
+
+    Parameters
+    ----------
+    names : iterable of str
+        File names, as the rules of ``context`` give them.
+    context : str
+        Name of the context.
+    parameters : mapping
+        The exposure's CRDS parameters (``META.INSTRUMENT.NAME`` ...), which tell the folder in the cache.
+
+    Returns
+    -------
+    dict
+        Name -> absolute path.
+
+    Raises
+    ------
+    ReferenceCacheError
+        If a file is not there and cannot be fetched, or is not the file that CRDS knows.
+    """
+    names = sorted(set(names))
+    paths = {name: locate(name, parameters) for name in names}
+    missing = [name for name, path in paths.items() if not path.is_file()]
+    if missing:
+        if not has_server():
+            raise ReferenceCacheError(
+                f"the cache does not hold {', '.join(missing)}, chosen by {context} (looked in "
+                f"{paths[missing[0]].parent}); put the file there, or set CRDS_SERVER_URL to fetch it"
+            )
+        with single_flight():
+            missing = [name for name in missing if not paths[name].is_file()]
+            if missing:
+                _download(missing, paths, context, parameters)
+    for name, path in paths.items():
+        check(name, path)
+    return {name: str(path) for name, path in paths.items()}
+
+
+def locate(name: str, parameters: Mapping[str, Any]) -> Path:
+    """Where the cache keeps, or would keep, this reference file."""
+    with crds_client() as crds:
+        return Path(crds.locate_file(name, OBSERVATORY, parameters=dict(parameters)))
+
+
+def _download(names: list[str], paths: Mapping[str, Path], context: str, parameters: Mapping[str, Any]) -> None:
+    log.info("references: fetching %d files: %s", len(names), ", ".join(names))
+    with crds_client() as crds, client_errors(f"cannot fetch {', '.join(names)}"):
+        api = crds.client.api
+        api.FileCacher(context, raise_exceptions=True, parameters=dict(parameters)).get_local_files(list(names))
+    for name in names:
+        if not paths[name].is_file():
+            raise ReferenceCacheError(f"{name} was not fetched into {paths[name].parent}; is CRDS_READONLY_CACHE set?")
+        try:
+            check(name, paths[name])
+        except ReferenceCacheError:
+            paths[name].unlink()
+            raise
+
+
+def check(name: str, path: Path) -> None:
+    """Compare a file with the size and SHA-1 that CRDS knows, where it knows them.
+
+    Raises
+    ------
+    ReferenceCacheError
+        If they differ.
+    """
+    entry = catalog().get(name)
+    if not isinstance(entry, Mapping):
+        return
+    size, digest = entry.get("size"), entry.get("sha1sum")
+    if size not in (None, "") and int(size) != path.stat().st_size:
+        raise ReferenceCacheError(
+            f"{path} has {path.stat().st_size} bytes where CRDS knows {size}; delete it and fetch it again"
+        )
+    if digest not in (None, "", "none") and sha1_of(path) != digest:
+        raise ReferenceCacheError(
+            f"{path} has the SHA-1 {sha1_of(path)} where CRDS knows {digest}; delete it and fetch it again"
+        )
+
+
+def sha1_of(path: str | Path) -> str:
+    """SHA-1 of a file, computed once for each state (size and time of change) of it in this process."""
+    path = Path(path)
+    status = path.stat()
+    key = (str(path), status.st_mtime_ns, status.st_size)
+    with _known_lock:
+        known = _known.get(key)
+    if known is None:
+        with path.open("rb") as file:
+            known = hashlib.file_digest(file, "sha1").hexdigest()
+        with _known_lock:
+            _known[key] = known
+    return known
