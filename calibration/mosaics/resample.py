@@ -1,0 +1,201 @@
+"""Put exposures on one grid by drizzling, and propagate their errors.
+
+Each input pixel is a small quadrilateral on the output grid; it gives its surface brightness to the output pixels it
+covers, in proportion to the area and its weight (Fruchter and Hook 2002, PASP 114, 144; the kernels are those of the
+`drizzle` package). The weight of a pixel is the inverse of its readout variance, so that bright sources, whose photon
+noise is theirs, do not weigh themselves.
+
+The variances of an exposure are resampled with the same weights as standard deviations, as neighbouring output pixels
+share their input; the exposures then combine with the inverse of the resampled readout variance.
+
+References
+----------
+JWST pipeline documentation, "resample", sections "Error propagation" and "Weighting".
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from drizzle.resample import Drizzle
+
+#: The noise components, in the order of the files.
+NOISES = ("var_rnoise", "var_poisson", "var_flat")
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What is drizzled.
+
+    Attributes
+    ----------
+    data : (ny, nx) float32
+        Surface brightness, sky subtracted; NaN where there is none.
+    weight : (ny, nx) float32
+        0 where a pixel must not be used.
+    pixmap : (ny, nx, 2) float64
+        Where its pixels stand in the mosaic; NaN where they do not.
+    variances : mapping
+        Name of `NOISES` -> (ny, nx) float32; those that there are.
+    exptime : float
+        Exposure time [s].
+    """
+
+    data: np.ndarray
+    weight: np.ndarray
+    pixmap: np.ndarray
+    variances: Mapping[str, np.ndarray]
+    exptime: float
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """A mosaic: arrays (ny, nx) float32, NaN where no exposure contributes.
+
+    Attributes
+    ----------
+    data, weight
+        Surface brightness and the sum of the weights.
+    context : (nplanes, ny, nx) int32 or None
+        Exposure n contributes where bit n % 32 of plane n // 32 is set.
+    variances : mapping
+        Name of `NOISES` -> variance.
+    err : ndarray
+        Standard deviation: the root of their sum.
+    """
+
+    data: np.ndarray
+    weight: np.ndarray
+    context: np.ndarray | None
+    variances: Mapping[str, np.ndarray]
+    err: np.ndarray
+
+
+def drizzle_weight(
+    dq: np.ndarray, good_bits: int, weight_type: str | None, var_rnoise: np.ndarray | None, exptime: float
+) -> np.ndarray:
+    """The weight of each pixel.
+
+    Parameters
+    ----------
+    dq : (ny, nx) uint32
+        A pixel with any flag but ``good_bits`` gets the weight 0.
+    weight_type : "ivm", "exptime" or None
+        Inverse readout variance, exposure time, or 1.
+    var_rnoise : (ny, nx) float32 or None
+        Without it, "ivm" is 1.
+    exptime : float
+        Measurement time [s].
+
+    Returns
+    -------
+    (ny, nx) float32
+    """
+    usable = (dq & ~np.uint32(good_bits)) == 0
+    if weight_type == "exptime":
+        return np.where(usable, np.float32(exptime), np.float32(0))
+    if weight_type == "ivm" and var_rnoise is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            weight = np.float32(1) / var_rnoise
+        return np.where(usable & np.isfinite(weight), weight, np.float32(0)).astype(np.float32, copy=False)
+    return usable.astype(np.float32)
+
+
+def drizzle(
+    exposures: Iterable[Exposure],
+    shape: tuple[int, int],
+    count: int,
+    kernel: str = "square",
+    pixfrac: float = 1.0,
+    scale_ratio: float = 1.0,
+    with_errors: bool = True,
+    with_context: bool = True,
+    weight_type: str | None = "ivm",
+    fill: float = np.nan,
+) -> Mosaic:
+    """Put exposures on one grid, one after the other: memory holds one of them and the mosaic.
+
+    Parameters
+    ----------
+    exposures : iterable of Exposure
+    shape : (int, int)
+        (ny, nx) of the mosaic.
+    count : int
+        How many exposures there are.
+    kernel, pixfrac
+        How an input pixel is spread: "square", "gaussian", "point", "turbo", "lanczos2" or "lanczos3", and the
+        fraction of its side that it covers.
+    scale_ratio : float
+        Side of an output pixel over that of an input pixel.
+    with_errors, with_context : bool
+        Whether to make those planes.
+    weight_type : str or None
+        How exposures combine in the variances: "ivm" by their readout noise, else by exposure time.
+    fill : float
+        Value of ``data`` where nothing contributes.
+    """
+    total = Drizzle(kernel=kernel, fillval=fill, out_shape=shape, max_ctx_id=count - 1, disable_ctx=not with_context)
+    sums = {name: np.zeros(shape, np.float32) for name in NOISES} if with_errors else {}
+    weights = {name: np.zeros(shape, np.float32) for name in sums}
+    for exposure in exposures:
+        common = {
+            "exptime": exposure.exptime,
+            "weight_map": exposure.weight,
+            "pixfrac": pixfrac,
+            "pixel_scale_ratio": scale_ratio,
+            "in_units": "cps",
+        }
+        total.add_image(exposure.data, pixmap=exposure.pixmap, **common)
+        window = _window(exposure.pixmap, shape)
+        if with_errors and window is not None:
+            _add_variances(exposure, window, sums, weights, kernel, weight_type, common)
+    variances = {}
+    for name, summed in sums.items():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            variances[name] = (summed / weights[name] / weights[name] / np.float32(scale_ratio**2)).astype(np.float32)
+    err = np.full(shape, np.nan, np.float32)
+    if with_errors:
+        planes = list(variances.values())
+        known = np.any([np.isfinite(plane) for plane in planes], axis=0)
+        err = np.where(known, np.sqrt(np.nansum(planes, axis=0)), np.float32(np.nan)).astype(np.float32)
+    return Mosaic(total.out_img, total.out_wht, total.out_ctx, variances, err)
+
+
+def _window(pixmap: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice] | None:
+    """The part of the mosaic that an exposure can reach; None if there is none."""
+    low = np.nanmin(pixmap, axis=(0, 1)) - 3
+    high = np.nanmax(pixmap, axis=(0, 1)) + 4
+    if not np.isfinite([low, high]).all():
+        return None
+    x0, y0 = np.maximum(low, 0).astype(int)
+    x1, y1 = np.minimum(high, (shape[1], shape[0])).astype(int)
+    return (slice(y0, y1), slice(x0, x1)) if x1 > x0 and y1 > y0 else None
+
+
+def _add_variances(
+    exposure: Exposure,
+    window: tuple[slice, slice],
+    sums: Mapping[str, np.ndarray],
+    weights: Mapping[str, np.ndarray],
+    kernel: str,
+    weight_type: str | None,
+    common: dict,
+) -> None:
+    rows, columns = window
+    shape = (rows.stop - rows.start, columns.stop - columns.start)
+    pixmap = exposure.pixmap - (columns.start, rows.start)
+    resampled = {}
+    for name, variance in exposure.variances.items():
+        one = Drizzle(kernel=kernel, fillval=np.nan, out_shape=shape, disable_ctx=True)
+        one.add_image(np.sqrt(variance), pixmap=pixmap, **common)
+        resampled[name] = one.out_img**2
+    rnoise = resampled.get("var_rnoise")
+    if weight_type == "ivm" and rnoise is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            weight = np.where(rnoise > 0, 1 / rnoise, 0).astype(np.float32)
+    else:
+        weight = np.full(shape, exposure.exptime, np.float32)
+    for name, variance in resampled.items():
+        good = (variance >= 0) & np.isfinite(variance) & (weight > 0)
+        sums[name][window] += np.where(good, variance * weight * weight, 0)
+        weights[name][window] += np.where(good, weight, 0)
