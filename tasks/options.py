@@ -4,17 +4,21 @@ An unknown step or option, or a value out of bounds, is an error that names the 
 """
 
 import difflib
+import importlib
 import json
 import logging
+import pkgutil
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import asdf
 from pydantic import BaseModel, ValidationError
 
-from tasks.step import STEPS, Options, StepOptions
+import tasks
+from tasks.step import STEPS, Options, Step, StepOptions
 
 log = logging.getLogger(__name__)
 
@@ -23,41 +27,69 @@ class OptionError(ValueError):
     """An option that does not exist or a value that it does not take; the message names what is valid."""
 
 
+@cache
+def all_steps() -> Mapping[str, Step]:
+    """Every step that there is: one file of this room each."""
+    for module in pkgutil.iter_modules(tasks.__path__):
+        importlib.import_module(f"tasks.{module.name}")
+    return dict(sorted(STEPS.items()))
+
+
 def resolve_options(
-    parameter_references: Mapping[str, Mapping[str, Any]] | None = None,
-    parameter_file: Mapping[str, Mapping[str, Any]] | None = None,
-    command_line: Mapping[str, Mapping[str, Any]] | None = None,
+    parameter_references: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Mapping[str, Any]]
 ) -> Options:
     """The options of every step that somebody set something for.
 
-    Each source maps step -> option -> value; ``skip`` is an option of every step. Parameter references are written for
-    the official package: options of theirs that we do not have are left out, and named in the log.
+    Parameters
+    ----------
+    parameter_references : mapping
+        Step -> option -> value of the ``pars-*`` reference files. They are written for the official package: options
+        of theirs that we do not have are left out, and named in the log.
+    overrides : mapping
+        What the user set, by file and command line; see ``merge_overrides``. ``skip`` is an option of every step.
 
     Raises
     ------
     OptionError
-        For an unknown step or option or a bad value in the parameter file or on the command line.
+        For an unknown step or option or a bad value.
     """
     chosen: dict[str, dict[str, Any]] = {}
-    for name, values in (parameter_references or {}).items():
+    for name, values in parameter_references.items():
         if name in STEPS:
             known = {"skip", *STEPS[name].options.model_fields}
             left = sorted(set(values) - known)
             if left:
                 log.debug("%s: its parameter reference has options that are not ours: %s", name, ", ".join(left))
             chosen.setdefault(name, {}).update({key: values[key] for key in values if key in known})
-    for source in (parameter_file or {}, command_line or {}):
-        for name, values in source.items():
-            _require_step(name)
-            for key in values:
-                _require_option(name, key)
-            chosen.setdefault(name, {}).update(values)
+    for name, values in overrides.items():
+        require_step(name)
+        for key in values:
+            _require_option(name, key)
+        chosen.setdefault(name, {}).update(values)
     return Options({name: _checked(name, values) for name, values in chosen.items()})
 
 
-def _require_step(name: str) -> None:
-    if name not in STEPS:
+def merge_overrides(*sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Options of several sources in one, a later source over an earlier one, all checked.
+
+    Raises
+    ------
+    OptionError
+        For an unknown step or option or a bad value.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for source in sources:
+        for name, values in source.items():
+            merged.setdefault(name, {}).update(values)
+    resolve_options({}, merged)
+    return merged
+
+
+def require_step(name: str) -> Step:
+    """The step of that name, or an error that names the nearest."""
+    if name not in all_steps():
         raise OptionError(f"there is no step {name!r}{_nearest(name, STEPS)}; `calweave steps` lists them")
+    return STEPS[name]
 
 
 def _require_option(name: str, key: str) -> None:
@@ -81,9 +113,7 @@ def _checked(name: str, values: Mapping[str, Any]) -> StepOptions:
         key = ".".join(map(str, first["loc"]))
         field = STEPS[name].options.model_fields.get(key)
         default = "" if field is None else f"; the default is {field.default!r} ({field.description})"
-        raise OptionError(
-            f"{name}.{key}={first['input']!r} is not valid: {first['msg'].lower()}{default}"
-        ) from None
+        raise OptionError(f"{name}.{key}={first['input']!r} is not valid: {first['msg'].lower()}{default}") from None
 
 
 class _Skip(BaseModel, frozen=True):
@@ -124,7 +154,9 @@ def read_parameter_file(path: str | Path) -> dict[str, dict[str, Any]]:
             with asdf.open(path, lazy_load=False, memmap=False) as contents:
                 tree = official_parameters(contents.tree)
         else:
-            raise OptionError(f"{path}: expected a parameter file .toml, .json or .asdf, but it ends in {path.suffix!r}")
+            raise OptionError(
+                f"{path}: expected a parameter file .toml, .json or .asdf, but it ends in {path.suffix!r}"
+            )
     except OSError as error:
         raise OptionError(f"{path}: cannot read this parameter file: {error.strerror or error}") from None
     except ValueError as error:

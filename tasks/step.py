@@ -15,7 +15,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel
 
-from infra.products.header import keyword_of
+from infra.products.header import Header, keyword_of
 from infra.references.content import References
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 
 class StepSkipped(Exception):
     """Nothing to do for this product; the message is the reason, which is recorded in it. Not an error."""
+
+
+class NothingToDo(Exception):
+    """The exposure holds nothing for this pipeline (no source on the detector); the command ends with 64, not 1."""
 
 
 class NoOptions(BaseModel, frozen=True, extra="forbid"):
@@ -33,12 +37,12 @@ class NoOptions(BaseModel, frozen=True, extra="forbid"):
 class Step:
     """What the flows and the command line know of a step.
 
-    ``references`` are the types it reads; ``default`` tells whether it runs when nobody says otherwise; ``keyword``
+    ``references`` gives the reference types that it reads for a header; ``default`` tells whether it runs when nobody says otherwise; ``keyword``
     is its ``S_*`` card; ``description`` the first line of its docstring.
     """
 
     name: str
-    references: tuple[str, ...]
+    references: Callable[[Header], tuple[str, ...]]
     options: type[BaseModel]
     default: bool
     keyword: str | None
@@ -68,9 +72,15 @@ class Options:
 
 
 def step(
-    name: str, references: Iterable[str] = (), options: type[BaseModel] = NoOptions, default: bool = True
+    name: str,
+    references: Iterable[str] | Callable[[Header], tuple[str, ...]] = (),
+    options: type[BaseModel] = NoOptions,
+    default: bool = True,
 ) -> Callable[[Callable], Any]:
     """Make ``function(product, references, own options, ...)`` the calibration step ``name``.
+
+    ``references`` names the reference types that it reads, or is a function of the header that does: the dispersion of
+    a grism is asked for where there is a grism.
 
     In a flow it is called with the run's whole ``Options``: ``product = jump(product, references, options)``. Its
     result is a product, or a tuple of them. Without a flow, call ``jump.fn(product, references, JumpOptions())``:
@@ -80,7 +90,7 @@ def step(
     def decorate(function: Callable) -> Any:
         info = Step(
             name=name,
-            references=tuple(references),
+            references=references if callable(references) else (lambda header, types=tuple(references): types),
             options=options,
             default=default,
             keyword=keyword_of(f"meta.cal_step.{name}"),
@@ -101,12 +111,18 @@ def step(
             except StepSkipped as why:
                 log.info("%s: skipped, %s", name, why)
                 return record(product, info, "SKIPPED", reason=str(why))
-            used = {reftype: references.name(reftype) for reftype in info.references}
+            wanted = info.references(header_of(product))
+            used = {reftype: references.name(reftype) for reftype in wanted if reftype in references.files}
             return record(result, info, "COMPLETE", references=used, options=chosen.values.model_dump(mode="json"))
 
         return task(run, name=name, cache_policy=NO_CACHE, persist_result=False)
 
     return decorate
+
+
+def header_of(product: Any) -> Header:
+    """The header of a product, or of the first of a tuple."""
+    return product[0].header if isinstance(product, tuple) else product.header
 
 
 def freeze(product: Any) -> None:

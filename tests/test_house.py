@@ -17,14 +17,18 @@ MAY_IMPORT = {
 SOURCES = [path for room in MAY_IMPORT for path in sorted((REPOSITORY / room).rglob("*.py"))]
 
 
-def imported_rooms(tree: ast.Module) -> set[str]:
+def imported_modules(tree: ast.Module) -> set[str]:
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names.update(alias.name.split(".")[0] for alias in node.names)
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add((node.module or "").split(".")[0])
+            names.add(node.module or "")
     return names
+
+
+def imported_rooms(tree: ast.Module) -> set[str]:
+    return {name.split(".")[0] for name in imported_modules(tree)}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(REPOSITORY)))
@@ -50,7 +54,13 @@ def test_the_numerics_know_no_files_and_no_scheduler():
     banned = {"prefect", "fsspec", "stdatamodels", "crds", "pathlib", "os"}
     for path in SOURCES:
         if path.relative_to(REPOSITORY).parts[0] == "calibration" and path.name != "jit.py":
-            found = imported_rooms(ast.parse(path.read_text())) & banned
+            # The transforms are the classes that a WCS in a file is made of.
+            modules = {
+                name
+                for name in imported_modules(ast.parse(path.read_text()))
+                if not name.startswith("stdatamodels.jwst.transforms")
+            }
+            found = {name.split(".")[0] for name in modules} & banned
             assert not found, f"{path} imports {found}"
 
 

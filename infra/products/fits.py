@@ -7,6 +7,7 @@ validate an array costs more than to write it.
 
 import io
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +21,9 @@ from astropy.io import fits
 from infra.products.header import Header, ProductError, format_cards, parse_cards
 
 log = logging.getLogger(__name__)
+
+# `_open` makes an error of what astropy only warns about.
+warnings.filterwarnings("ignore", message="File may have been truncated")
 
 
 @dataclass(frozen=True)
@@ -197,7 +201,9 @@ def read_fits(path: str | Path, skip: Sequence[str] = ()) -> Contents:
 def read_header(path: str | Path) -> Header:
     """The header of a product file, without its arrays."""
     with _open(Path(path)) as hdulist:
-        return parse_cards({hdu.name or "PRIMARY": hdu.header for hdu in reversed(hdulist) if hdu.name in ("PRIMARY", "SCI", "")})
+        return parse_cards(
+            {hdu.name or "PRIMARY": hdu.header for hdu in reversed(hdulist) if hdu.name in ("PRIMARY", "SCI", "")}
+        )
 
 
 def table_array(hdu: fits.BinTableHDU) -> np.ndarray:
@@ -238,7 +244,7 @@ class _open:
         size = self.path.stat().st_size
         with self.path.open("rb") as stream:
             compressed = stream.read(2) == b"\x1f\x8b"
-        if not compressed and end != size and not end - 2880 < size < end + 2880:
+        if not compressed and not end <= size < end + 2880:
             self.hdulist.close()
             raise ProductError(
                 f"{self.path}: expected {end} bytes from its headers, but the file has {size}: it is "
@@ -248,7 +254,11 @@ class _open:
 
     def __exit__(self, kind, error, trace) -> None:
         self.hdulist.close()
-        if kind is not None and issubclass(kind, OSError | TypeError | ValueError | EOFError) and kind is not ProductError:
+        if (
+            kind is not None
+            and issubclass(kind, OSError | TypeError | ValueError | EOFError)
+            and kind is not ProductError
+        ):
             raise ProductError(f"{self.path}: damaged ({error}); fetch or make it again") from error
 
 

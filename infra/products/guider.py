@@ -50,7 +50,9 @@ def read_guider(path: str | Path) -> Guider:
     contents = read_fits(path)
     data = contents.require("SCI")
     if data.ndim not in (3, 4):
-        raise ProductError(f"{contents.name}: expected 3 or 4 dimensions of guider data, but SCI has the shape {data.shape}")
+        raise ProductError(
+            f"{contents.name}: expected 3 or 4 dimensions of guider data, but SCI has the shape {data.shape}"
+        )
     dq, err = contents.get("DQ"), contents.get("ERR")
     upper = {name.upper(): name for name in TABLES}
     return Guider(

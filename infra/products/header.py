@@ -120,7 +120,9 @@ class Header(Mapping[str, Any]):
         for key, value in {**(changes or {}), **more}.items():
             if key not in keywords() and key not in self.unknown:
                 near = difflib.get_close_matches(key, keywords(), 1)
-                raise KeyError(f"{key} is no keyword of the data models" + (f"; did you mean {near[0]}?" if near else ""))
+                raise KeyError(
+                    f"{key} is no keyword of the data models" + (f"; did you mean {near[0]}?" if near else "")
+                )
             if value is None:
                 cards.pop(key, None)
             else:
@@ -191,7 +193,9 @@ def format_cards(header: Header, hdu: str) -> list[tuple]:
                     cards += [("", ""), ("", f"        {title}"), ("", "")]
             open_sections = entry.sections or open_sections
             cards.append((key, _fits_value(key, header[key]), entry.comment))
-    cards += [(key, _fits_value(key, header[key]), note) for key, (where, note) in header.unknown.items() if where == hdu]
+    cards += [
+        (key, _fits_value(key, header[key]), note) for key, (where, note) in header.unknown.items() if where == hdu
+    ]
     return cards
 
 
@@ -211,5 +215,7 @@ def _is_structural(key: str) -> bool:
     return (
         key == ""
         or key in _STRUCTURAL
-        or (key.rstrip("0123456789") in ("NAXIS", "TTYPE", "TFORM", "TUNIT", "TDIM", "TSCAL", "TZERO", "TNULL", "TDISP"))
+        or (
+            key.rstrip("0123456789") in ("NAXIS", "TTYPE", "TFORM", "TUNIT", "TDIM", "TSCAL", "TZERO", "TNULL", "TDISP")
+        )
     )

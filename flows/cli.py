@@ -1,0 +1,240 @@
+"""The command line, ``calweave``. Each command imports what it needs when it is called: ``--help`` is quick."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Group, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from infra.provenance import calweave_version
+
+DONE, ERROR, USAGE, NOTHING = 0, 1, 2, 64
+
+app = App(
+    name="calweave",
+    help="""Calibrate JWST exposures: from raw ramps to images, catalogs and spectra, a whole program at a time.
+
+A first look, on a simulated program:  calweave demo --out demo
+Your own program:  CRDS_PATH=~/crds_cache CRDS_SERVER_URL=https://jwst-crds.stsci.edu calweave run FOLDER --out FOLDER
+
+Files are named by paths or by URLs (s3://bucket/folder). Reference files are chosen by the crds client: CRDS_PATH names
+the folder that keeps them, CRDS_SERVER_URL the observatory's server, CRDS_CONTEXT a fixed set of rules.
+
+Exit codes: 0 done, 1 error, 2 wrong usage, 64 nothing to do (no science data on the detector).""",
+    help_format="plaintext",
+    version=calweave_version,
+)
+app.register_install_completion_command()
+asn = App(name="asn", help="Make, explain, compare and edit associations.")
+console = Console(stderr=True)
+
+calibrate = Group("Calibrate", sort_key=1)
+prepare = Group("Prepare and look", sort_key=2)
+
+Assignments = Annotated[
+    list[str],
+    Parameter(
+        name=["-p", "--parameter"],
+        negative="",
+        consume_multiple=False,
+        help="STEP.OPTION=VALUE, such as jump.rejection_threshold=5 or ipc.skip=false; may be given several times; "
+        "`calweave steps` lists them",
+    ),
+]
+ParameterFile = Annotated[
+    Path | None,
+    Parameter(name="--parameters", help="options from a file: .toml or .json (a table for each step), or .asdf"),
+]
+Crds = Annotated[
+    str | None, Parameter(name="--crds", help="folder of the reference files, in place of the environment's CRDS_PATH")
+]
+Verbose = Annotated[bool, Parameter(name=["-v", "--verbose"], negative="", help="every log line")]
+Out = Annotated[str, Parameter(name=["-o", "--out"], help="folder or URL for the products; made if it is not there")]
+
+STAGES = Literal["detector1", "dark", "guider", "image2", "image3", "spec2", "spec3"]
+
+
+@app.command(group=calibrate)
+def run(
+    inputs: Annotated[list[str], Parameter(name="input", help="a folder of exposures, a pool, or association files")],
+    *,
+    out: Out,
+    parameter: Assignments = (),  # type: ignore[assignment]
+    parameters: ParameterFile = None,
+    crds: Crds = None,
+    workers: Annotated[int, Parameter(help="products made at the same time; 0: one for each core")] = 0,
+    truth: Annotated[str | None, Parameter(help="folder of truth tables to compare with in the report")] = None,
+    verbose: Verbose = False,
+) -> int:
+    """Calibrate a whole program: every exposure and every association, each as soon as what it needs is there.
+
+    Writes the products, the associations, run.json (what happened) and report.html (to look at) into the output folder.
+    A failed exposure stops only what needs it.
+    """
+    _start(crds, verbose)
+    overrides = _overrides(parameters, parameter)
+    from flows.program import run_program
+
+    return run_program(inputs, out, overrides, workers=workers or os.cpu_count() or 1, truth=truth, console=console)
+
+
+@app.command(group=calibrate)
+def stage(
+    name: STAGES,
+    inputs: Annotated[list[str], Parameter(name="input", help="exposures, products or association files")],
+    *,
+    out: Out,
+    parameter: Assignments = (),  # type: ignore[assignment]
+    parameters: ParameterFile = None,
+    crds: Crds = None,
+    verbose: Verbose = False,
+) -> int:
+    """Run one stage alone on each input: a product, or an association."""
+    _start(crds, verbose)
+    overrides = _overrides(parameters, parameter)
+    from flows.program import STAGE_FLOWS
+
+    code = DONE
+    for url in inputs:
+        for made in STAGE_FLOWS()[name](url, out, overrides):
+            print(made)
+    return code
+
+
+@app.command(group=prepare)
+def demo(
+    *,
+    out: Out = "demo",
+    size: Annotated[int, Parameter(help="columns and rows of the detector to simulate, up to 2048 [pixel]")] = 1024,
+    seed: Annotated[int, Parameter(help="number that the simulated program is drawn from")] = 1,
+    workers: Annotated[int, Parameter(help="products made at the same time; 0: one for each core")] = 0,
+    verbose: Verbose = False,
+) -> int:
+    """Simulate a NIRISS WFSS program, calibrate it from raw ramps to spectra, and show the result in report.html."""
+    from flows.demo import run_demo
+
+    folder = Path(out).resolve()
+    _start(str(folder / "program" / "crds"), verbose)
+    return run_demo(folder, size, seed, workers or os.cpu_count() or 1, console)
+
+
+@app.command(group=prepare)
+def simulate(
+    preset: Literal["niriss-wfss"],
+    *,
+    out: Out,
+    size: Annotated[int, Parameter(help="columns and rows of the detector, up to 2048 [pixel]")] = 1024,
+    seed: Annotated[int, Parameter(help="number that the program is drawn from")] = 1,
+    verbose: Verbose = False,
+) -> int:
+    """Write a synthetic program: raw exposures, the reference files that they need, the pool, and truth tables."""
+    _start(None, verbose)
+    from infra.synthetic.program import write_program
+
+    with console.status(f"simulating {preset}, {size} x {size} pixels"):
+        write_program(out, preset=preset, size=size, seed=seed)
+    console.print(f"wrote {out}; calibrate it with: calweave run {out} --crds {out}/crds --out {out}/products")
+    return DONE
+
+
+@app.command(group=prepare)
+def steps(name: Annotated[str | None, Parameter(help="one step; default: a list of all")] = None, /) -> int:
+    """List the calibration steps, or one step's options with their defaults, bounds and meaning."""
+    from tasks.options import all_steps, require_step
+
+    table = Table(box=None, pad_edge=False)
+    if name is None:
+        for heading in ("step", "runs by default", "what it does"):
+            table.add_column(heading)
+        for step in all_steps().values():
+            table.add_row(step.name, "yes" if step.default else "no", step.description)
+    else:
+        step = require_step(name)
+        print(f"{step.name}: {step.description}\n")
+        for heading in ("option", "default", "meaning"):
+            table.add_column(heading)
+        table.add_row("skip", str(not step.default).lower(), "leave the step out")
+        for option, field in step.options.model_fields.items():
+            bounds = ", ".join(str(bound) for bound in field.metadata)
+            table.add_row(option, json.dumps(field.default, default=str), f"{field.description} {bounds}".strip())
+    Console().print(table)
+    return DONE
+
+
+@app.command(group=prepare)
+def report(
+    folder: Annotated[str, Parameter(help="output folder of a run")],
+    /,
+    *,
+    truth: Annotated[str | None, Parameter(help="folder of truth tables to compare with")] = None,
+) -> int:
+    """Write report.html anew from the products and run.json of a run."""
+    from flows.report import write_report
+    from infra.storage.store import join, read_text
+
+    page = join(folder, "report.html")
+    write_report(json.loads(read_text(join(folder, "run.json"))), folder, page, truth)
+    print(page)
+    return DONE
+
+
+references = App(name="references", help="Reference files of a run.")
+app.command(references, group=prepare)
+
+
+@references.command
+def pack(
+    inputs: Annotated[list[str], Parameter(name="input", help="a folder of exposures, or exposures")],
+    *,
+    out: Annotated[Path, Parameter(name=["-o", "--out"], help="folder to write; it is a reference cache by itself")],
+    crds: Crds = None,
+    verbose: Verbose = False,
+) -> int:
+    """Copy all reference files that a run of these exposures needs into one folder, to calibrate without a network."""
+    _start(crds, verbose)
+    from flows.program import pack_program
+
+    pack_program(inputs, out)
+    console.print(f"wrote {out}; use it with CRDS_PATH={out} and no CRDS_SERVER_URL")
+    return DONE
+
+
+app.command("flows.asn:app", name="asn", group=prepare)
+
+
+def _start(crds: str | None, verbose: bool) -> None:
+    """Set the environment that Prefect and the crds client read when they are imported."""
+    from infra.monitoring import quiet_prefect, show_logs
+
+    quiet_prefect()
+    if crds is not None:
+        os.environ["CRDS_PATH"] = str(Path(crds).resolve())
+    show_logs(console, verbose)
+
+
+def _overrides(file: Path | None, words: list[str]) -> dict[str, dict]:
+    from tasks.options import merge_overrides, parse_assignments, read_parameter_file
+
+    return merge_overrides({} if file is None else read_parameter_file(file), parse_assignments(words))
+
+
+def main() -> None:
+    """Entry point of the command: errors of ours are one line on the terminal and exit code 1."""
+    from infra.errors import one_line
+
+    try:
+        code = app(exit_on_error=True, print_error=True, result_action="return_value")
+    except KeyboardInterrupt:
+        console.print("interrupted; what is complete stays")
+        sys.exit(130)
+    except Exception as error:
+        expected, message = one_line(error)
+        if not expected and {"-v", "--verbose"} & set(sys.argv):
+            raise
+        console.print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+        sys.exit({"NothingToDo": NOTHING, "OptionError": USAGE}.get(type(error).__name__, ERROR))
+    sys.exit(code if isinstance(code, int) else DONE)

@@ -1,0 +1,31 @@
+"""calwebb_dark: dark exposures, corrected for everything but the dark itself."""
+
+from prefect import flow
+
+from flows.detector1 import NEAR_INFRARED, steps_for
+from flows.stage import STAGE, Overrides, prepare, run_name, save
+from infra.monitoring import working_on
+from infra.products.header import Header
+from infra.products.names import base_of, rename
+from infra.products.ramp import read_ramp
+from tasks.dark_current import dark_current
+from tasks.products import load
+
+UP_TO_DARK = NEAR_INFRARED[: NEAR_INFRARED.index(dark_current)]
+
+
+def dark_steps(header: Header) -> tuple:
+    """The steps of a dark exposure, in order."""
+    return tuple(step for step in steps_for(header) if step in UP_TO_DARK)
+
+
+@flow(name="calwebb_dark", flow_run_name=run_name("dark"), **STAGE)
+def dark(exposure: str, output: str, overrides: Overrides | None = None) -> list[str]:
+    """Correct the ramps of one dark exposure; returns the ``_dark`` that it wrote."""
+    with working_on(base_of(exposure)):
+        ramp = load(exposure, read_ramp)
+        steps = dark_steps(ramp.header)
+        references, options = prepare(ramp.header, steps, overrides, "dark")
+        for step in steps:
+            ramp = step(ramp, references, options)
+        return [save(ramp, output, rename(exposure, "dark"), references)]

@@ -1,0 +1,92 @@
+"""calwebb_detector1: from raw ramps to slopes, for one exposure. Its variant for time series is calwebb_tso1."""
+
+import difflib
+
+from prefect import flow
+
+from flows.stage import STAGE, Overrides, prepare, run_name, save
+from infra.monitoring import working_on
+from infra.products.header import Header, ProductError
+from infra.products.names import base_of, rename
+from infra.products.ramp import read_ramp
+from tasks.charge_migration import charge_migration
+from tasks.clean_flicker_noise import clean_flicker_noise
+from tasks.dark_current import dark_current
+from tasks.dq_init import dq_init
+from tasks.gain_scale import gain_scale
+from tasks.group_scale import group_scale
+from tasks.ipc import ipc
+from tasks.jump import jump
+from tasks.linearity import linearity
+from tasks.persistence import persistence
+from tasks.products import load
+from tasks.ramp_fit import ramp_fit
+from tasks.refpix import refpix
+from tasks.saturation import saturation
+from tasks.superbias import superbias
+
+NEAR_INFRARED = (
+    group_scale, dq_init, saturation, ipc, superbias, refpix, linearity, dark_current, charge_migration, jump,
+    clean_flicker_noise, persistence,
+)  # fmt: skip
+NOT_FOR_TIME_SERIES = (ipc, persistence, charge_migration)
+
+EXP_TYPES = frozenset(
+    """FGS_IMAGE FGS_FOCUS FGS_SKYFLAT FGS_INTFLAT MIR_IMAGE MIR_LYOT MIR_4QPM MIR_TACQ MIR_TACONFIRM MIR_MRS
+    MIR_LRS-FIXEDSLIT MIR_LRS-SLITLESS MIR_WFSS MIR_FLATIMAGE MIR_FLATMRS MIR_FLATIMAGE-EXT MIR_FLATMRS-EXT MIR_CORONCAL
+    NRC_IMAGE NRC_CORON NRC_TSIMAGE NRC_TSGRISM NRC_WFSS NRC_TACQ NRC_TACONFIRM NRC_FOCUS NRC_FLAT NRC_LED NRC_GRISM
+    NIS_IMAGE NIS_AMI NIS_WFSS NIS_SOSS NIS_TACQ NIS_TACONFIRM NIS_FOCUS NIS_LAMP NIS_EXTCAL
+    NRS_IMAGE NRS_TACQ NRS_TACONFIRM NRS_BOTA NRS_TASLIT NRS_CONFIRM NRS_FOCUS NRS_MIMF NRS_WATA NRS_MSATA NRS_VERIFY
+    NRS_FIXEDSLIT NRS_IFU NRS_MSASPEC NRS_BRIGHTOBJ NRS_AUTOWAVE NRS_AUTOFLAT NRS_LAMP
+    FGS_DARK MIR_DARKALL MIR_DARKIMG MIR_DARKMRS NRC_DARK NIS_DARK NRS_DARK""".split()
+)
+TSO_TYPES = ("NRC_TSIMAGE", "NRC_TSGRISM", "NRS_BRIGHTOBJ", "MIR_LRS-SLITLESS", "NIS_SOSS")
+
+
+def steps_for(header: Header) -> tuple:
+    """The steps before the slope fit, in order.
+
+    Raises
+    ------
+    ProductError
+        If INSTRUME or EXP_TYPE is missing, or no steps are known for it.
+    """
+    instrument, exp_type = header.require("INSTRUME", "EXP_TYPE")
+    if exp_type not in EXP_TYPES:
+        near = difflib.get_close_matches(str(exp_type), EXP_TYPES, 1)
+        raise ProductError(
+            f"{header.get('FILENAME', 'the exposure')}: EXP_TYPE {exp_type!r} has no ramps that detector1 knows"
+            + (f"; did you mean {near[0]}?" if near else "")
+            + " Correct the header, or use the pipeline of its kind (`calweave stage --help`)"
+        )
+    if instrument == "MIRI":
+        raise ProductError(
+            f"{header.get('FILENAME')}: expected an exposure of NIRCam, NIRISS, NIRSpec or FGS, but it is of MIRI, "
+            "whose stage 1 is not built yet; calibrate it with the official package meanwhile"
+        )
+    if header.get("TSOVISIT", False) or exp_type in TSO_TYPES:
+        return tuple(step for step in NEAR_INFRARED if step not in NOT_FOR_TIME_SERIES)
+    return NEAR_INFRARED
+
+
+def all_steps(header: Header) -> tuple:
+    """All steps of stage 1 for an exposure."""
+    return (*steps_for(header), ramp_fit, gain_scale)
+
+
+@flow(name="calwebb_detector1", flow_run_name=run_name("detector1"), **STAGE)
+def detector1(exposure: str, output: str, overrides: Overrides | None = None) -> list[str]:
+    """Calibrate the ramps of one ``_uncal`` exposure; returns the ``_rate`` (and ``_rateints``) that it wrote."""
+    with working_on(base_of(exposure)):
+        ramp = load(exposure, read_ramp)
+        steps = steps_for(ramp.header)
+        references, options = prepare(ramp.header, all_steps(ramp.header), overrides, "detector1")
+        for step in steps:
+            ramp = step(ramp, references, options)
+        rates = ramp_fit(ramp, references, options)
+        made = []
+        for rate, suffix in zip(rates, ("rate", "rateints"), strict=True):
+            if rate is not None:
+                rate = gain_scale(rate, references, options)
+                made.append(save(rate, output, rename(exposure, suffix), references))
+        return made

@@ -1,0 +1,40 @@
+"""calwebb_image3: calibrated images of one field to a mosaic, the catalog of its sources and their map."""
+
+from prefect import flow
+
+from flows.stage import STAGE, Overrides, candidate_name, member_urls, open_association, prepare, run_name, save
+from infra.monitoring import working_on
+from infra.products.image import read_image
+from infra.products.names import rename
+from tasks.outlier_detection import outlier_detection
+from tasks.products import load
+from tasks.resample import resample
+from tasks.skymatch import skymatch
+from tasks.source_catalog import source_catalog
+from tasks.tweakreg import tweakreg
+
+ON_EXPOSURES = (tweakreg, skymatch, outlier_detection)
+ALL_STEPS = (*ON_EXPOSURES, resample, source_catalog)
+
+
+@flow(name="calwebb_image3", flow_run_name=run_name("image3"), **STAGE)
+def image3(association: str, output: str, overrides: Overrides | None = None) -> list[str]:
+    """Make the mosaic of a level 3 association; returns the ``_crf``, ``_i2d``, ``_cat.ecsv`` and ``_segm`` written."""
+    asn = open_association(association)
+    made = []
+    for product in asn.products:
+        with working_on(product.name):
+            urls = member_urls(association, product, "science", output)
+            images = tuple(load(url, read_image) for url in urls)
+            references, options = prepare(images[0].header, ALL_STEPS, overrides, "image3")
+            for step in ON_EXPOSURES:
+                images = step(images, references, options)
+            for image, url in zip(images, urls, strict=True):
+                name = candidate_name(rename(url, "crf"), asn)
+                made.append(save(image, output, name, references, asn))
+            mosaic = resample(images, references, options)
+            catalog, segmentation = source_catalog(mosaic, references, options)
+            made.append(save(mosaic, output, f"{product.name}_i2d.fits", references, asn))
+            made.append(save(segmentation, output, f"{product.name}_segm.fits", references, asn))
+            made.append(save(catalog, output, f"{product.name}_cat.ecsv", references, asn))
+    return made

@@ -1,0 +1,128 @@
+"""What the stage flows share: settings of their Prefect flows, the start (references, options) and the end (save)."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from prefect.runtime import flow_run
+
+from associations.association import Association, Product, read_association, single_association
+from infra.products.header import Header, ProductError
+from infra.products.names import base_of, stem_of
+from infra.provenance import stamp
+from infra.references.content import References
+from infra.references.parameters import step_parameters
+from infra.references.select import select_references
+from infra.storage.store import exists, folder_of, join, name_of, read_text
+from tasks.options import resolve_options
+from tasks.products import save as save_product
+from tasks.step import STEPS, Options
+
+log = logging.getLogger(__name__)
+
+#: Modes whose exposures are direct images.
+IMAGE_TYPES = frozenset("FGS_IMAGE MIR_IMAGE NRC_IMAGE NIS_IMAGE NRS_MIMF".split())
+
+#: Options of the parameter file and the command line: step -> option -> value.
+Overrides = Mapping[str, Mapping[str, Any]]
+
+#: Settings of every stage flow: names go in and out, nothing is kept by Prefect, nothing is validated twice.
+STAGE: dict[str, Any] = {"persist_result": False, "validate_parameters": False}
+
+
+def run_name(stage: str) -> Callable[[], str]:
+    """The name of a flow run in Prefect: the stage and the product that it works on."""
+
+    def name() -> str:
+        parameters = flow_run.parameters
+        return f"{stage} {stem_of(parameters.get('exposure') or parameters.get('association'))}"
+
+    return name
+
+
+def prepare(
+    header: Header, steps: Iterable[Any], overrides: Overrides | None, pipeline: str
+) -> tuple[References, Options]:
+    """Choose the options of the steps, then the reference files of those steps that will run.
+
+    Parameters
+    ----------
+    steps : iterable of tasks
+        Made by ``@step``.
+    overrides : mapping
+        Options of the parameter file and the command line, the latter over the former.
+
+    Raises
+    ------
+    OptionError
+        For an option that does not exist or a value out of bounds.
+    ReferenceNotFound, ReferenceCacheError
+        If a reference file is missing.
+    """
+    names = [step.name for step in steps]
+    options = resolve_options(step_parameters(header, names, pipeline=pipeline), overrides or {})
+    running = [name for name in names if runs(name, options)]
+    reftypes = {reftype for name in running for reftype in STEPS[name].references(header)}
+    return select_references(header, sorted(reftypes)), options
+
+
+def runs(name: str, options: Options) -> bool:
+    """Whether a step is on: by its option ``skip``, else by its default."""
+    skip = options.of(name).skip
+    return STEPS[name].default if skip is None else not skip
+
+
+def save(product: Any, output: str, name: str, references: References, association: Association | None = None) -> str:
+    """Stamp a product with versions, context and association, and publish it as ``output/name``; returns that URL."""
+    if hasattr(product, "header"):
+        header = stamp(product.header, references.context)
+        if association is not None:
+            header = header.set(ASNPOOL=association.asn_pool or None, ASNTABLE=association.file_name)
+        product = product.with_(header=header)
+    url = save_product(product, join(output, name))
+    log.info("wrote %s", name)
+    return url
+
+
+def open_association(url: str) -> Association:
+    """The association of a file; a product's file stands for an association with it as the only science member.
+
+    Raises
+    ------
+    AssociationError
+        If the file is not a valid association.
+    """
+    name = name_of(url)
+    if name.endswith(".json"):
+        return read_association(read_text(url), name)
+    return single_association(name, base_of(name))
+
+
+def member_urls(url: str, product: Product, role: str, output: str) -> tuple[str, ...]:
+    """Where the members of one role are: in the output folder, else beside the association (or product) file ``url``.
+
+    Raises
+    ------
+    ProductError
+        If a member is in neither.
+    """
+    found = []
+    for member in product.members:
+        if member.exptype == role:
+            places = [join(output, member.expname), join(folder_of(url), member.expname)]
+            there = [place for place in places if exists(place)]
+            if not there:
+                raise ProductError(
+                    f"{name_of(url)}: its {role} member {member.expname} is neither in {output} nor in {folder_of(url)}; "
+                    "make it or put it there, or take it out of the association"
+                )
+            found.append(there[0])
+    return tuple(found)
+
+
+def candidate_name(name: str, association: Association) -> str:
+    """The name of an exposure's product of stage 3: with the candidate, ``jw..._nis_o001_crf.fits``."""
+    if association.asn_id is None:
+        return name
+    base, _, suffix = name.rpartition("_")
+    return f"{base}_{association.asn_id}_{suffix}"

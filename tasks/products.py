@@ -1,0 +1,39 @@
+"""Load and save products by URL, for the flows: the only place where a step's arrays meet a store."""
+
+from collections.abc import Callable
+from typing import Any
+
+from astropy.table import Table
+
+from infra.products.catalog import write_catalog
+from infra.products.guider import Guider, write_guider
+from infra.products.image import Image, Segmentation, write_image, write_segmentation
+from infra.products.ramp import Ramp, write_ramp
+from infra.products.slits import SlitSet, write_slits
+from infra.products.spectrum import SpectrumSet, write_spectra
+from infra.storage.store import fetch, writing
+
+WRITERS: dict[type, Callable[[Any, str], None]] = {
+    Ramp: write_ramp,
+    Image: write_image,
+    Segmentation: write_segmentation,
+    Guider: write_guider,
+    SlitSet: write_slits,
+    SpectrumSet: write_spectra,
+    Table: write_catalog,
+}
+
+
+def load(url: str, read: Callable[[str], Any]) -> Any:
+    """The product of a URL, read by one of the ``read_*`` functions of ``infra.products``."""
+    return read(fetch(url))
+
+
+def save(product: Any, url: str) -> str:
+    """Publish a product, whole or not at all; returns its URL."""
+    for kind, write in WRITERS.items():
+        if isinstance(product, kind):
+            with writing(url) as path:
+                write(product, path)
+            return url
+    raise TypeError(f"cannot save a {type(product).__name__} as {url}; expected one of {[k.__name__ for k in WRITERS]}")

@@ -1,0 +1,120 @@
+import gzip
+import hashlib
+import warnings
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from stdatamodels.jwst import datamodels
+
+from infra.products.fits import Hdu, read_fits, read_header, write_fits
+from infra.products.header import Header, ProductError
+from infra.products.image import Image, Segmentation, read_image, read_segmentation, write_image, write_segmentation
+from infra.products.ramp import read_ramp, write_ramp, write_uncal
+
+HEADER = Header(
+    {"TELESCOP": "JWST", "INSTRUME": "NIRISS", "DETECTOR": "NIS", "EXP_TYPE": "NIS_IMAGE", "BUNIT": "DN/s", "NINTS": 1}
+)
+
+
+def image(**changes) -> Image:
+    data = np.arange(12, dtype=np.float32).reshape(3, 4)
+    return Image(HEADER, data, data + 1, np.zeros((3, 4), np.uint32)).with_(**changes)
+
+
+def test_an_image_comes_back_as_it_was_written(tmp_path):
+    written = image(var_poisson=np.ones((3, 4), np.float32), recipe={"jump": {"status": "COMPLETE"}})
+    write_image(written, tmp_path / "a_rate.fits")
+    read = read_image(tmp_path / "a_rate.fits")
+    np.testing.assert_array_equal(read.data, written.data)
+    np.testing.assert_array_equal(read.var_poisson, written.var_poisson)
+    assert read.var_flat is None
+    assert read.recipe == written.recipe
+    assert read.header["FILENAME"] == "a_rate.fits"
+    assert read.data.dtype.isnative
+
+
+def test_the_data_models_open_what_we_write_without_a_warning(tmp_path):
+    write_image(image(), tmp_path / "a_rate.fits")
+    cube = np.zeros((2, 3, 4), np.float32)
+    write_image(image(data=cube, err=cube, dq=cube.astype(np.uint32)), tmp_path / "a_rateints.fits")
+    write_segmentation(Segmentation(HEADER, np.ones((3, 4), np.uint32), None), tmp_path / "a_segm.fits")
+    ramp = np.zeros((1, 2, 3, 4), np.uint16)
+    write_uncal(tmp_path / "a_uncal.fits", HEADER, ramp)
+    write_ramp(read_ramp(tmp_path / "a_uncal.fits"), tmp_path / "a_ramp.fits")
+    kinds = {"rate": "ImageModel", "rateints": "CubeModel", "segm": "SegmentationMapModel"}
+    kinds |= {"uncal": "Level1bModel", "ramp": "RampModel"}
+    for suffix, kind in kinds.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with datamodels.open(tmp_path / f"a_{suffix}.fits") as model:
+                assert type(model).__name__ == kind
+                model.validate()
+                assert model.meta.exposure.type == "NIS_IMAGE"
+
+
+def test_two_writes_differ_in_nothing_but_the_date(tmp_path):
+    digests = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "x_rate.fits"
+        write_image(image(), path)
+        with fits.open(path, mode="update") as hdulist:
+            del hdulist[0].header["DATE"]
+        digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    assert digests[0] == digests[1]
+
+
+def test_a_long_comment_is_cut_and_not_warned_about(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_fits(tmp_path / "a.fits", "ImageModel", HEADER.set(PROP_DEC=28.384038888888889), [])
+    assert read_header(tmp_path / "a.fits")["PROP_DEC"] == 28.384038888888889
+
+
+def test_unsigned_table_columns_survive(tmp_path):
+    rows = np.array([(1.5, 4_000_000_000)], [("flux", "f8"), ("dq", "u4")])
+    write_fits(tmp_path / "a.fits", "SpecModel", HEADER, [Hdu("EXTRACT1D", rows, units={"flux": "Jy"})])
+    contents = read_fits(tmp_path / "a.fits")
+    assert contents.get("EXTRACT1D")["dq"][0] == 4_000_000_000
+    assert contents.cards["EXTRACT1D", 1]["TUNIT1"] == "Jy"
+
+
+def test_a_file_compressed_under_its_plain_name_is_read(tmp_path):
+    write_image(image(), tmp_path / "a_i2d.fits")
+    (tmp_path / "b_i2d.fits").write_bytes(gzip.compress((tmp_path / "a_i2d.fits").read_bytes()))
+    np.testing.assert_array_equal(read_image(tmp_path / "b_i2d.fits").data, image().data)
+
+
+@pytest.mark.parametrize("part", [0.3, 0.7, 0.999])
+def test_a_file_cut_short_is_refused_by_name(tmp_path, part):
+    write_image(image(data=np.zeros((200, 200), np.float32)), tmp_path / "a_rate.fits")
+    whole = (tmp_path / "a_rate.fits").read_bytes()
+    (tmp_path / "b_rate.fits").write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(ProductError, match=r"b_rate\.fits"):
+        read_image(tmp_path / "b_rate.fits")
+
+
+@pytest.mark.parametrize("content", [b"", b"not FITS at all\n" * 400])
+def test_what_is_not_fits_is_refused_by_name(tmp_path, content):
+    (tmp_path / "a_rate.fits").write_bytes(content)
+    with pytest.raises(ProductError, match=r"a_rate\.fits: expected a FITS file"):
+        read_image(tmp_path / "a_rate.fits")
+
+
+def test_a_file_of_another_kind_names_what_it_has(tmp_path):
+    write_fits(tmp_path / "a.fits", "ImageModel", HEADER, [Hdu("DQ", np.zeros((2, 2), np.uint32))])
+    with pytest.raises(ProductError, match="an extension SCI with data, but the file has.*DQ"):
+        read_image(tmp_path / "a.fits")
+
+
+def test_an_image_is_no_ramp(tmp_path):
+    write_image(image(), tmp_path / "a_rate.fits")
+    with pytest.raises(ProductError, match="expected ramps"):
+        read_ramp(tmp_path / "a_rate.fits")
+
+
+def test_a_segmentation_map_comes_back(tmp_path):
+    data = np.array([[0, 70_000]], np.uint32)
+    write_segmentation(Segmentation(HEADER, data, None), tmp_path / "a_segm.fits")
+    np.testing.assert_array_equal(read_segmentation(tmp_path / "a_segm.fits").data, data)
