@@ -1,0 +1,205 @@
+"""The scene through a grism: every source, in every order, on one detector; contamination comes by itself.
+
+A trace is the offset from the direct position as a function of ``t = (wavelength - c0) / c1``: straight lines in t whose
+coefficients are second-degree polynomials of the direct position, turned by the filter wheel. We cut each order into bins of a
+quarter pixel along the dispersion, whose wavelengths the line gives exactly, collect the electrons of every bin by
+integrating flux times sensitivity, and lay a stamp of the source at each bin. Across the dispersion the stamp is
+interpolated between quarter pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import erf
+
+from calibration.jit import kernel
+from calibration.simulate.field import Distortion, Pointing, sky_to_pixel
+from calibration.simulate.scene import Source, components, draw, stamp_radius
+from calibration.simulate.throughput import COLLECTING_AREA, LIGHT, PLANCK, Passband, grism_efficiency, sensitivity
+
+PHASES = 4  # stamps per pixel, along and across the dispersion
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One spectral order: offsets in x and y, each ``a(x, y) + b(x, y) t`` [pixel].
+
+    ``x_terms`` and ``y_terms`` are the pairs (a, b), each an array (6,) of the coefficients of 1, x, x^2, y, y^2, xy, where
+    (x, y) is the direct position in pixels of the exposure's own array.
+    """
+
+    x_terms: tuple[np.ndarray, np.ndarray]
+    y_terms: tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Grism:
+    """A grism: its orders, the wavelength scale ``wavelength = c0 + c1 t`` [um], its axis and the turn of its wheel.
+
+    Parameters
+    ----------
+    name
+        Name of the filter-wheel element.
+    axis
+        The array axis that the light is dispersed along: "x" or "y".
+    traces
+        Order -> trace.
+    c0, c1
+        Wavelength scale [um].
+    wheel_reference, wheel
+        Wheel position for which the traces hold, and the one of the exposure [deg].
+    """
+
+    name: str
+    axis: str
+    traces: dict[int, Trace]
+    c0: float
+    c1: float
+    wheel_reference: float
+    wheel: float
+
+    def line(self, order: int, x: float, y: float) -> tuple[float, float, float, float]:
+        """(ax, bx, ay, by): the trace of a source at (x, y) is at (x + ax + bx t, y + ay + by t)."""
+        trace = self.traces[order]
+        terms = np.array([1.0, x, x * x, y, y * y, x * y])
+        ax, bx = (float(coeffs @ terms) for coeffs in trace.x_terms)
+        ay, by = (float(coeffs @ terms) for coeffs in trace.y_terms)
+        # The wheel carries the dispersed light clockwise when its angle grows.
+        turn = -np.deg2rad(self.wheel - self.wheel_reference)
+        sin, cos = np.sin(turn), np.cos(turn)
+        return ax * cos - ay * sin, bx * cos - by * sin, ax * sin + ay * cos, bx * sin + by * cos
+
+    def position(self, order: int, x: float, y: float, wavelength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where light of ``wavelength`` [um] of a source with direct position (x, y) falls."""
+        ax, bx, ay, by = self.line(order, x, y)
+        t = (np.asarray(wavelength, float) - self.c0) / self.c1
+        return x + ax + bx * t, y + ay + by * t
+
+
+def disperse(
+    image: np.ndarray,
+    sources: Sequence[Source],
+    distortion: Distortion,
+    pointing: Pointing,
+    grism: Grism,
+    passband: Passband,
+    origin: tuple[int, int],
+) -> None:
+    """Add the dispersed light of ``sources``, in all orders, to ``image``.
+
+    Parameters
+    ----------
+    image : (ny, nx) float64
+        Electrons per second; changed in place.
+    origin
+        Full-frame column and row of pixel (0, 0) of the image.
+    """
+    for source in sources:
+        x, y = sky_to_pixel(distortion, pointing, source.ra, source.dec)
+        weight, covariance = components(source, distortion, pointing, float(x), float(y))
+        for order in grism.traces:
+            _disperse_source(
+                image, source, float(x) - origin[0], float(y) - origin[1], weight, covariance, grism, order, passband
+            )
+
+
+def _disperse_source(image, source, x, y, weight, covariance, grism, order, passband):
+    ax, bx, ay, by = grism.line(order, x, y)
+    along, a, b = (x, ax, bx) if grism.axis == "x" else (y, ay, by)
+    across, c, d = (y, ay, by) if grism.axis == "x" else (x, ax, bx)
+    margin = 10 * passband.edge
+    t_ends = (np.array([passband.blue - margin, passband.red + margin]) - grism.c0) / grism.c1
+    first, last = np.sort(along + a + b * t_ends)
+    size = image.shape[1] if grism.axis == "x" else image.shape[0]
+    radius = stamp_radius(covariance)
+    if last < -radius or first > size + radius:
+        return
+    # Bin m is centred on the quarter-pixel m of the detector, so that its stamp needs no interpolation along the trace.
+    bins = np.arange(int(np.floor(first * PHASES)), int(np.ceil(last * PHASES)) + 1)
+    edges = (np.append(bins, bins[-1] + 1) - 0.5) / PHASES
+    wavelength = grism.c0 + grism.c1 * (edges - along - a) / b
+    electrons = bin_electrons(source, passband, order, wavelength)
+    centre = 0.5 * (wavelength[:-1] + wavelength[1:])
+    crossing = across + c + d * (centre - grism.c0) / grism.c1
+    stamps = np.zeros((PHASES, PHASES, 2 * radius + 3, 2 * radius + 3))
+    for i in range(PHASES):
+        for j in range(PHASES):
+            shift_x, shift_y = (i, j) if grism.axis == "x" else (j, i)
+            draw(stamps[i, j], 1.0, radius + shift_x / PHASES, radius + shift_y / PHASES, weight, covariance)
+    _lay_stamps(image, stamps, bins, crossing, electrons, radius, grism.axis == "x")
+
+
+def bin_electrons(source: Source, passband: Passband, order: int, edges: np.ndarray) -> np.ndarray:
+    """Electrons per second between successive ``edges`` [um], rising or falling.
+
+    The continuum is integrated by Simpson's rule; a line, which may be narrower than a bin, by its error function.
+    """
+    low, high = edges[:-1], edges[1:]
+    middle = 0.5 * (low + high)
+    total = np.zeros(low.size)
+    for wavelength, factor in ((low, 1.0), (middle, 4.0), (high, 1.0)):
+        total += factor * source.continuum_flux(wavelength) * sensitivity(passband, wavelength, order)
+    total *= np.abs(high - low) / 6.0
+    for line in source.lines:
+        scale = 2.0 * np.sqrt(np.log(2.0)) / line.fwhm
+        part = 0.5 * np.abs(erf(scale * (high - line.wavelength)) - erf(scale * (low - line.wavelength)))
+        total += line_rate(line.flux, line.wavelength, passband, order) * part
+    return total
+
+
+def line_rate(flux: float, wavelength: float, passband: Passband, order: int) -> float:
+    """Electrons per second of a line of ``flux`` [W m^-2] at ``wavelength`` [um]."""
+    at = np.array([wavelength])
+    efficiency = passband.throughput(at)[0] * grism_efficiency(order, at)[0]
+    return flux * COLLECTING_AREA * efficiency / (PLANCK * LIGHT / wavelength)
+
+
+# m = bin, i, j = phases along and across, v, u = row and column of the stamp
+@kernel
+def _lay_stamps(image, stamps, bins, crossing, electrons, radius, along_x):
+    ny, nx = image.shape
+    phases = stamps.shape[0]
+    side = stamps.shape[2]
+    for m in range(bins.size):
+        if electrons[m] <= 0.0:
+            continue
+        along = bins[m] // phases
+        i = bins[m] - along * phases
+        fine = crossing[m] * phases
+        lower = int(np.floor(fine))
+        for step in range(2):
+            part = fine - lower if step == 1 else 1.0 - (fine - lower)
+            across = (lower + step) // phases
+            j = lower + step - across * phases
+            x0 = (along if along_x else across) - radius
+            y0 = (across if along_x else along) - radius
+            amount = electrons[m] * part
+            for v in range(max(0, -y0), min(side, ny - y0)):
+                for u in range(max(0, -x0), min(side, nx - x0)):
+                    image[y0 + v, x0 + u] += amount * stamps[i, j, v, u]
+
+
+def sky_pattern(shape: tuple[int, int], origin: tuple[int, int], axis: str) -> np.ndarray:
+    """The uniform sky through a grism, over the full frame about 1.
+
+    The pick-off mirror ends the field: near the edges one order after the other is missing, which leaves soft steps along the
+    dispersion, on top of a gentle slope.
+
+    Parameters
+    ----------
+    shape, origin
+        (ny, nx) of the array, and the full-frame column and row of its first pixel.
+    axis
+        Axis of the dispersion, "x" or "y".
+
+    Returns
+    -------
+    (ny, nx) float64
+    """
+    y, x = np.indices(shape, dtype=float)
+    x, y = x + origin[0], y + origin[1]
+    along, across = (x, y) if axis == "x" else (y, x)
+    first = 1.0 / (1.0 + np.exp((along - 1850.0) / 18.0))  # order +1 of the light beyond the far edge is missing
+    zeroth = 1.0 / (1.0 + np.exp(-(along - 205.0) / 9.0))  # order 0 of the light beyond the near edge is missing
+    return (0.62 * first + 0.12 * zeroth + 0.26) * (1.0 + 4e-5 * (across - 1023.5) - 2e-5 * (along - 1023.5))

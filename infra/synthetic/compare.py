@@ -1,0 +1,146 @@
+"""How much of the truth came back: sources found, positions, emission lines of a calibrated synthetic program."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+from scipy.optimize import curve_fit
+
+from infra.products.catalog import read_catalog
+from infra.products.image import Image, read_image
+from infra.products.names import rename
+from infra.products.spectrum import read_spectra
+
+SPECTRAL_PIXEL = 0.0047  # [um], NIRISS grisms in first order
+PASSBAND = (1.78, 2.22)  # [um], where F200W lets enough through for a line to be measured
+MATCH_RADIUS = 0.15 * u.arcsec
+APERTURE = 3.0  # [pixel], radius within which the noise of a source is counted
+LINE_WINDOW = 0.03  # [um] on either side of a line
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The figures of one program.
+
+    Attributes
+    ----------
+    expected, found : int
+        Sources that should be found (``threshold`` times their noise, whole on the mosaic), and those that were.
+    missing : tuple of int
+        Numbers of those that were not.
+    position_rms, position_worst : float
+        Of the sources found, against the truth, on the sky in each axis [pixel of the mosaic].
+    lines : astropy.table.Table
+        One row per line and grism: source, filter, wavelength [um], offset [spectral pixel], flux ratio, snr.
+    """
+
+    expected: int
+    found: int
+    missing: tuple[int, ...]
+    position_rms: float
+    position_worst: float
+    lines: Table
+
+
+def compare_with_truth(products: str | Path, truth: str | Path, threshold: float = 10.0) -> Comparison:
+    """Compare the mosaic's catalog and the combined spectra in ``products`` with the tables in ``truth``."""
+    products, truth = Path(products), Path(truth)
+    (catalog_path,) = products.glob("*_cat.ecsv")
+    catalog = read_catalog(catalog_path)
+    mosaic = read_image(products / rename(catalog_path.name, "i2d"))
+    sources = Table.read(truth / "sources.ecsv", format="ascii.ecsv")
+    on_sky = SkyCoord(sources["ra"], sources["dec"])
+
+    x, y = mosaic.wcs.invert(on_sky.ra.deg, on_sky.dec.deg, with_bounding_box=False)
+    wanted = np.flatnonzero(signal_to_noise(mosaic, x, y, np.asarray(sources["flux"])) > threshold)
+    nearest, distance, _ = on_sky.match_to_catalog_sky(SkyCoord(catalog["sky_centroid"]))
+    hit = wanted[distance[wanted] < MATCH_RADIUS]
+    labels = {int(sources["id"][i]): int(catalog["label"][nearest[i]]) for i in hit}
+    offset = np.array(
+        [
+            [float(catalog["xcentroid"][nearest[i]]) - x[i], float(catalog["ycentroid"][nearest[i]]) - y[i]]
+            for i in hit
+        ]
+    ).reshape(-1, 2)
+    return Comparison(
+        expected=len(wanted),
+        found=len(hit),
+        missing=tuple(int(sources["id"][i]) for i in sorted(set(wanted) - set(hit))),
+        position_rms=float(np.sqrt(np.mean(offset**2))) if len(hit) else np.nan,
+        position_worst=float(np.abs(offset).max()) if len(hit) else np.nan,
+        lines=_compare_lines(products, truth, labels),
+    )
+
+
+def signal_to_noise(mosaic: Image, x: np.ndarray, y: np.ndarray, flux: np.ndarray) -> np.ndarray:
+    """Of sources with total ``flux`` [Jy] at the pixels ``x``, ``y``; 0 where the aperture is not whole on good pixels."""
+    jansky = mosaic.header.require("PIXAR_SR") * 1e6  # of one pixel of 1 MJy/sr
+    ny, nx = mosaic.data.shape
+    reach = int(np.ceil(APERTURE))
+    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    inside = np.hypot(dx, dy) <= APERTURE
+    result = np.zeros(len(x))
+    for i, (column, row) in enumerate(zip(x, y, strict=True)):
+        if np.isfinite(column) and reach <= column < nx - reach - 1 and reach <= row < ny - reach - 1:
+            err = mosaic.err[round(row) + dy[inside], round(column) + dx[inside]]
+            if np.isfinite(err).all():
+                result[i] = flux[i] / (jansky * np.sqrt(np.sum(err.astype(float) ** 2)))
+    return result
+
+
+def _compare_lines(products: Path, truth: Path, labels: dict[int, int]) -> Table:
+    names = ("source", "filter", "wavelength", "offset", "flux_ratio", "snr")
+    table = Table(names=names, dtype=(int, "U8", float, float, float, float))
+    lines = Table.read(truth / "lines.ecsv", format="ascii.ecsv")
+    for path in sorted(products.glob("*_c1d.fits")):
+        spectra = read_spectra(path)
+        rows = {int(row["SOURCE_ID"]): row for each in spectra.tables if each.cards.get("SPORDER") == 1 for row in each.rows}
+        for line in lines:
+            row = rows.get(labels.get(int(line["id"]), -1))
+            wavelength = float(line["wavelength"])
+            if row is None or not PASSBAND[0] < wavelength < PASSBAND[1]:
+                continue
+            measured = measure_line(row["WAVELENGTH"], row["FLUX"], row["ERROR"], wavelength)
+            if measured is None:
+                continue
+            centre, flux, error = measured
+            # The truth is in W/m^2 and the fit in Jy um: F = integral of f_nu c / lambda^2.
+            jansky_micron = float(line["flux"]) * wavelength**2 / 2.99792458e-12
+            table.add_row(
+                (
+                    line["id"],
+                    spectra.header["FILTER"],
+                    wavelength,
+                    (centre - wavelength) / SPECTRAL_PIXEL,
+                    flux / jansky_micron,
+                    flux / error,
+                )
+            )
+    return table
+
+
+def measure_line(
+    wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray, expected: float
+) -> tuple[float, float, float] | None:
+    """Centre [um], flux and its error [Jy um] of a Gaussian on a sloped continuum; None where there are too few points."""
+    near = np.isfinite(wavelength) & np.isfinite(flux) & (error > 0) & (np.abs(wavelength - expected) < LINE_WINDOW)
+    if near.sum() < 8:
+        return None
+    x, y, sigma = (np.asarray(array[near], float) for array in (wavelength, flux, error))
+
+    def model(x, area, centre, width, level, slope):
+        shape = np.exp(-0.5 * ((x - centre) / width) ** 2) / (width * np.sqrt(2 * np.pi))
+        return area * shape + level + slope * (x - expected)
+
+    level = np.median(y)
+    start = (max((y - level).max(), 1e-12) * 0.02, x[np.argmax(y)], 0.008, level, 0.0)
+    low = (-np.inf, expected - LINE_WINDOW, SPECTRAL_PIXEL / 2, -np.inf, -np.inf)
+    high = (np.inf, expected + LINE_WINDOW, LINE_WINDOW, np.inf, np.inf)
+    try:
+        best, covariance = curve_fit(model, x, y, start, sigma, absolute_sigma=True, bounds=(low, high))
+    except RuntimeError:  # the fit does not converge: there is no line to measure
+        return None
+    return float(best[1]), float(best[0]), float(np.sqrt(covariance[0, 0]))

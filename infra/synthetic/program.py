@@ -1,0 +1,247 @@
+"""Writes a synthetic program into a folder: raw exposures, the references they need, the pool, and the truth.
+
+    uncal/          raw exposures, as the archive has them
+    crds/           a CRDS cache, with mappings and reference files (CRDS_PATH)
+    <program>_pool.csv
+    truth/          sources.ecsv, lines.ecsv, spectrum_<number>.ecsv, <exposure>_positions.ecsv
+
+Everything follows from one seed: two runs give the same bytes. All dates are those of the made-up observation.
+"""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+
+from calibration.simulate import niriss
+from calibration.simulate.detector import Readout, expose
+from calibration.simulate.dispersion import disperse, sky_pattern
+from calibration.simulate.field import Pointing, sky_to_pixel, step_on_sky
+from calibration.simulate.population import make_sources
+from calibration.simulate.references import FULL_SIZE, MEAN_GAIN, Detector, make_detector
+from calibration.simulate.scene import Source, components, draw, source_rate
+from calibration.simulate.throughput import F200W, image_conversion
+from infra.products.header import Header
+from infra.products.ramp import write_uncal
+from infra.synthetic.crds_cache import CONTEXT, write_mappings
+from infra.synthetic.headers import DATE, PROGRAM, Exposure, exposure_cards, group_table, times_table
+from infra.synthetic.reference_files import ReferenceWriter, write_guider, write_niriss
+from infra.synthetic.tables import line_table, position_table, source_table, spectrum_name, spectrum_table, write_pool
+
+log = logging.getLogger(__name__)
+
+PRESETS = ("niriss-wfss",)
+TARGET = (53.1625, -27.7914)  # [deg]
+ROLL = 57.0  # [deg]
+VA_SCALE = 1.0000531
+START = 60139.42  # MJD of the first exposure, 2023-07-14
+OVERHEAD = 95.0  # [s] between exposures
+FRAME_TIME = 10.73677  # [s] of the full frame; a cut-out keeps it, so that its depth does not depend on its size
+IMAGE_SKY = 0.25  # [MJy/sr]
+GRISM_SKY = 0.5  # [DN/s], the sky through a grism where its pattern is 1
+
+#: Steps of the telescope along (V2, V3) [arcsec].
+IMAGE_DITHERS = ((0.0, 0.0), (0.61, 0.37), (-0.43, 0.72), (0.34, -0.56), (-0.66, -0.31), (0.15, 0.95))
+GRISM_DITHERS = ((0.0, 0.0), (0.57, 0.89), (-0.72, 0.28), (0.41, -0.64))
+
+
+@dataclass(frozen=True)
+class SyntheticProgram:
+    """What was written.
+
+    Attributes
+    ----------
+    folder, crds, pool
+        Paths of the program, its CRDS cache and its pool.
+    uncal
+        Raw exposures, in the order they were taken.
+    context
+        Name of the CRDS context.
+    sources
+        The truth.
+    """
+
+    folder: Path
+    crds: Path
+    pool: Path
+    uncal: tuple[Path, ...]
+    context: str
+    sources: tuple[Source, ...]
+
+
+def write_program(
+    folder: str | Path,
+    preset: str = "niriss-wfss",
+    size: int = FULL_SIZE,
+    seed: int = 1,
+    ngroups: int = 8,
+    grism_ngroups: int = 6,
+    dithers: int = 4,
+    grism_dithers: int = 2,
+) -> SyntheticProgram:
+    """Simulate a program and write it into ``folder``.
+
+    Parameters
+    ----------
+    folder
+        Made where it is not; must not hold another program.
+    preset
+        Kind of program: "niriss-wfss" has direct images in F200W and both grisms.
+    size
+        2048 for the full frame, less for a square cut-out about the centre of the detector (even, from 64).
+    seed
+        Of all that is random.
+    ngroups, grism_ngroups
+        Groups of the direct images (one frame each) and of the grism exposures (four frames averaged).
+    dithers, grism_dithers
+        Direct images (1 to 6), and exposures per grism (1 to 4).
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+    FileExistsError
+        If the folder already holds a program.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
+    for name, value, largest in (
+        ("dithers", dithers, len(IMAGE_DITHERS)),
+        ("grism_dithers", grism_dithers, len(GRISM_DITHERS)),
+    ):
+        if not 1 <= value <= largest:
+            raise ValueError(f"{name} must be from 1 to {largest}, not {value}")
+    for name, value in (("ngroups", ngroups), ("grism_ngroups", grism_ngroups)):
+        if value < 2:
+            raise ValueError(f"{name} must be at least 2, not {value}: a slope needs two groups")
+    folder = Path(folder)
+    if (folder / "uncal").exists():
+        raise FileExistsError(f"{folder} already holds a program; remove it or choose another folder")
+
+    streams = iter(np.random.SeedSequence(seed).spawn(3 + dithers + 2 * grism_dithers))
+    detector = make_detector(size, np.random.default_rng(next(streams)))
+    reference_pointing = Pointing(*TARGET, ROLL, VA_SCALE)
+    sources = make_sources(
+        size,
+        detector.origin,
+        niriss.distortion("CLEAR", F200W.name),
+        reference_pointing,
+        np.random.default_rng(next(streams)),
+    )
+    readouts = {
+        "NISRAPID": Readout(1, ngroups, 1, 0, FRAME_TIME),
+        "NIS": Readout(1, grism_ngroups, 4, 0, FRAME_TIME),
+    }
+    subarray = "FULL" if size == FULL_SIZE else "GENERIC"
+
+    crds = folder / "crds"
+    references = crds / "references" / "jwst"
+    writer = ReferenceWriter(references / "niriss", detector, F200W, subarray)
+    rules = {
+        "NIRISS": write_niriss(writer, readouts),
+        "FGS": write_guider(references / "fgs", np.random.default_rng(next(streams))),
+    }
+    write_mappings(crds, rules)
+    log.info("%d reference files in %s", sum(1 for _ in references.rglob("jwst_*")), crds)
+
+    exposures = plan_exposures(readouts, dithers, grism_dithers)
+    pointings = [step_on_sky(niriss.distortion("", ""), reference_pointing, *exposure.dither) for exposure in exposures]
+    headers = [
+        exposure_cards(exposure, pointing, size, subarray, TARGET, len(exposures))
+        for exposure, pointing in zip(exposures, pointings, strict=True)
+    ]
+    (folder / "uncal").mkdir(parents=True)
+    paths = [folder / "uncal" / f"{exposure.root}_uncal.fits" for exposure in exposures]
+
+    def simulate(i: int) -> None:
+        rng = np.random.default_rng(generators[i])
+        rate = light(exposures[i], pointings[i], detector, sources)
+        ramp = expose(rate, detector, exposures[i].readout, rng)
+        write_uncal(
+            paths[i],
+            Header(headers[i]),
+            ramp,
+            group=group_table(exposures[i], size),
+            int_times=times_table(exposures[i]),
+        )
+        with fits.open(paths[i], mode="update") as hdulist:
+            hdulist[0].header["DATE"] = DATE
+        log.info("%s: %s %s", paths[i].name, exposures[i].exp_type, exposures[i].filter)
+
+    generators = list(streams)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(simulate, range(len(exposures))))
+
+    pool_path = folder / f"jw{PROGRAM}_20230714t140000_pool.csv"
+    write_pool(pool_path, exposures, headers)
+    _write_truth(folder / "truth", exposures, pointings, detector, sources)
+    return SyntheticProgram(folder, crds, pool_path, tuple(paths), CONTEXT, sources)
+
+
+def plan_exposures(readouts: dict[str, Readout], dithers: int, grism_dithers: int) -> list[Exposure]:
+    """The exposures in order: GR150R, GR150C, then the direct images, so that the rule for grism exposures (the next
+    specification that is a direct image) finds one for each."""
+    blocks = [
+        ("NIS_WFSS", "GR150R", "NIS", GRISM_DITHERS[:grism_dithers]),
+        ("NIS_WFSS", "GR150C", "NIS", GRISM_DITHERS[:grism_dithers]),
+        ("NIS_IMAGE", "CLEAR", "NISRAPID", IMAGE_DITHERS[:dithers]),
+    ]
+    exposures: list[Exposure] = []
+    start = START
+    for block, (exp_type, filter_name, pattern, steps) in enumerate(blocks, start=1):
+        for number, step in enumerate(steps, start=1):
+            exposure = Exposure(
+                activity=block,
+                number=number,
+                count=len(steps),
+                exp_type=exp_type,
+                filter=filter_name,
+                pupil=F200W.name,
+                specification=block,
+                running=len(exposures) + 1,
+                dither=step,
+                pattern=pattern,
+                readout=readouts[pattern],
+                start=start,
+            )
+            exposures.append(exposure)
+            start += (exposure.duration + OVERHEAD) / 86400
+    return exposures
+
+
+def light(exposure: Exposure, pointing: Pointing, detector: Detector, sources: tuple[Source, ...]) -> np.ndarray:
+    """Electrons per second (ny, nx) float64 that the scene makes in each pixel of an exposure."""
+    distortion = niriss.distortion(exposure.filter, exposure.pupil)
+    y, x = np.indices(detector.shape, dtype=float)
+    area = distortion.pixel_area(x + detector.origin[0], y + detector.origin[1])
+    area /= distortion.pixel_area(np.array(distortion.x_ref), np.array(distortion.y_ref))
+    image = np.zeros(detector.shape)
+    if exposure.exp_type == "NIS_IMAGE":
+        for source in sources:
+            x0, y0 = sky_to_pixel(distortion, pointing, source.ra, source.dec)
+            weight, covariance = components(source, distortion, pointing, float(x0), float(y0))
+            at_x, at_y = float(x0) - detector.origin[0], float(y0) - detector.origin[1]
+            draw(image, source_rate(source, F200W), at_x, at_y, weight, covariance)
+        image += area * IMAGE_SKY / image_conversion(F200W, 1.0, niriss.PIXEL_AREA)
+    else:
+        grism = niriss.grism(exposure.filter, detector.origin)
+        disperse(image, sources, distortion, pointing, grism, F200W, detector.origin)
+        image += area * GRISM_SKY * MEAN_GAIN * sky_pattern(detector.shape, detector.origin, grism.axis)
+    return image * detector.efficiency
+
+
+def _write_truth(folder, exposures, pointings, detector, sources):
+    folder.mkdir()
+    ecsv = {"format": "ascii.ecsv"}
+    source_table(sources, F200W).write(folder / "sources.ecsv", **ecsv)
+    line_table(sources).write(folder / "lines.ecsv", **ecsv)
+    for source in sources:
+        spectrum_table(source, F200W).write(folder / f"{spectrum_name(source)}.ecsv", **ecsv)
+    for exposure, pointing in zip(exposures, pointings, strict=True):
+        grism = niriss.grism(exposure.filter, detector.origin) if exposure.exp_type == "NIS_WFSS" else None
+        distortion = niriss.distortion(exposure.filter, exposure.pupil)
+        table = position_table(sources, distortion, pointing, grism, detector.origin, detector.shape[0])
+        table.write(folder / f"{exposure.root}_positions.ecsv", **ecsv)

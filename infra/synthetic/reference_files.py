@@ -1,0 +1,487 @@
+"""The reference files of a synthetic program, in the formats of the observatory, and the rules that choose them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asdf
+import numpy as np
+from astropy import units as u
+from astropy.io import fits
+from astropy.modeling import models
+from astropy.table import Table
+from scipy.optimize import brentq
+from stdatamodels.jwst import datamodels
+
+from calibration import dq
+from calibration.simulate import niriss
+from calibration.simulate.detector import PINK_NOISE, Readout, bend
+from calibration.simulate.dispersion import sky_pattern
+from calibration.simulate.field import ARCSEC, Distortion
+from calibration.simulate.references import MEAN_GAIN, Detector, deconvolution_kernel
+from calibration.simulate.scene import PSF
+from calibration.simulate.throughput import (
+    GRISM_ORDERS,
+    Passband,
+    image_conversion,
+    spectral_conversion,
+)
+from infra.synthetic.crds_cache import Rule
+
+DATE = "2026-01-01T00:00:00.000"
+IMAGES = "NIS_IMAGE"
+SPECTRA = "NIS_WFSS"
+GRISMS = ("GR150R", "GR150C")
+WAVELENGTH_RANGE = (1.70, 2.28)  # [um], where spectra are cut out
+CALIBRATED_RANGE = (1.725, 2.255)  # [um], where the throughput is at least 1 per cent of its peak
+SKY_ANNULUS = (12.0, 16.0)  # [pixel], for aperture photometry
+
+
+@dataclass(frozen=True)
+class ReferenceWriter:
+    """Where and for what the files are written: the folder of the cache, the detector area, the passband."""
+
+    folder: Path
+    detector: Detector
+    passband: Passband
+    subarray: str
+
+    @property
+    def area(self) -> dict[str, Any]:
+        """Subarray keywords of a reference file."""
+        ny, nx = self.detector.shape
+        x, y = self.detector.origin
+        return {
+            "name": self.subarray,
+            "xstart": x + 1,
+            "ystart": y + 1,
+            "xsize": nx,
+            "ysize": ny,
+            "fastaxis": -2,
+            "slowaxis": -1,
+        }
+
+    @property
+    def response(self) -> np.ndarray:
+        """DN/s of each pixel for equal light on each, relative to the mean."""
+        return self.detector.efficiency * np.float32(MEAN_GAIN) / self.detector.gain
+
+    @property
+    def relative_area(self) -> np.ndarray:
+        """Area of each pixel on the sky, in nominal areas."""
+        y, x = np.indices(self.detector.shape, dtype=float)
+        x, y = x + self.detector.origin[0], y + self.detector.origin[1]
+        return niriss.distortion("", "").pixel_area(x, y) * ARCSEC**2 / niriss.PIXEL_AREA
+
+
+def write_niriss(writer: ReferenceWriter, readouts: dict[str, Readout]) -> list[Rule]:
+    """Write all NIRISS references; ``readouts`` is read pattern -> readout. Returns the rules that choose them."""
+    rules = [
+        *_write_detector(writer),
+        *_write_darks(writer, readouts),
+        *_write_images(writer),
+        *_write_spectra(writer),
+        *_write_geometry(writer),
+    ]
+    return rules
+
+
+def _common(reftype: str, title: str, instrument: str = "NIRISS", detector: str = "NIS") -> dict[str, Any]:
+    return {
+        "reftype": reftype,
+        "telescope": "JWST",
+        "pedigree": "SIMULATION",
+        "author": "Calweave",
+        "description": title,
+        "useafter": "2022-01-01T00:00:00",
+        "date": DATE,
+        "instrument": {"name": instrument, "detector": detector},
+    }
+
+
+def _save(model: Any, meta: dict[str, Any], folder: Path, name: str) -> str:
+    """Write a reference file; returns its name."""
+    _set(model.meta, meta)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    model.meta.filename = name
+    model.save(str(path))
+    model.close()
+    if path.suffix == ".fits":
+        # The data model puts today's date; two runs of one seed shall give the same bytes.
+        with fits.open(path, mode="update") as hdulist:
+            hdulist[0].header["DATE"] = DATE
+    return name
+
+
+def _set(node: Any, values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and hasattr(node, key):
+            _set(getattr(node, key), value)
+        else:
+            setattr(node, key, value)
+
+
+def _dq_def(model: Any, names: Sequence[str]) -> None:
+    rows = [(int(dq.PIXEL[name]).bit_length() - 1, int(dq.PIXEL[name]), name, name.lower()) for name in names]
+    dtype = [("bit", "u4"), ("value", "u4"), ("name", "S40"), ("description", "S80")]
+    model.dq_def = np.array(rows, dtype)
+
+
+def _write_detector(writer: ReferenceWriter) -> list[Rule]:
+    detector, name = writer.detector, "jwst_niriss_{}_0001.fits"
+    match = {"META.INSTRUMENT.DETECTOR": "NIS", "META.SUBARRAY.NAME": writer.subarray}
+    zeros = np.zeros(detector.shape, np.uint32)
+    bad_names = ("DO_NOT_USE", "DEAD", "HOT", "REFERENCE_PIXEL")
+
+    mask = datamodels.MaskModel(dq=detector.dq)
+    _dq_def(mask, bad_names)
+
+    full = detector.bias + bend(0.97 * detector.well, detector.linearity)
+    saturation = datamodels.SaturationModel(data=np.minimum(full, 65_000).astype(np.float32), dq=zeros)
+    _dq_def(saturation, ("DO_NOT_USE", "NO_SAT_CHECK"))
+
+    superbias = datamodels.SuperBiasModel(data=detector.bias, err=np.full(detector.shape, 0.1, np.float32), dq=zeros)
+    _dq_def(superbias, ("DO_NOT_USE", "UNRELIABLE_BIAS"))
+
+    linearity = datamodels.LinearityModel(coeffs=detector.linearity, dq=zeros)
+    _dq_def(linearity, ("DO_NOT_USE", "NO_LIN_CORR"))
+
+    noise = np.float32(np.sqrt(2)) * np.hypot(detector.read_noise, np.float32(PINK_NOISE))
+    files = {
+        "mask": (mask, "bad pixels"),
+        "saturation": (saturation, "saturation thresholds [DN]"),
+        "superbias": (superbias, "bias [DN]"),
+        "linearity": (linearity, "linearity polynomials"),
+        "gain": (datamodels.GainModel(data=detector.gain), "gain [e-/DN]"),
+        "readnoise": (datamodels.ReadnoiseModel(data=noise), "noise of the difference of two reads [DN]"),
+        "ipc": (
+            datamodels.IPCModel(data=deconvolution_kernel(detector.ipc).astype(np.float32)),
+            "kernel that undoes the capacitive coupling",
+        ),
+    }
+    rules = []
+    for reftype, (model, title) in files.items():
+        meta = {**_common(reftype, title), "subarray": writer.area}
+        filename = _save(model, meta, writer.folder, name.format(reftype))
+        rules.append(Rule(reftype, filename, match))
+    return rules
+
+
+def _write_darks(writer: ReferenceWriter, readouts: dict[str, Readout]) -> list[Rule]:
+    detector, rules = writer.detector, []
+    for number, (pattern, readout) in enumerate(sorted(readouts.items()), start=1):
+        rate = detector.dark / detector.gain
+        middle = 0.5 * (readout.nframes + 1) * readout.tframe
+        seconds = np.arange(readout.ngroups) * readout.tgroup + middle
+        data = (rate[None] * seconds[:, None, None]).astype(np.float32)
+        model = datamodels.DarkModel(data=data, dq=np.zeros(detector.shape, np.uint32))
+        _dq_def(model, ("DO_NOT_USE", "UNRELIABLE_DARK"))
+        exposure = {
+            "readpatt": pattern,
+            "nframes": readout.nframes,
+            "ngroups": readout.ngroups,
+            "groupgap": readout.groupgap,
+        }
+        meta = {**_common("dark", "accumulated dark signal [DN]"), "subarray": writer.area, "exposure": exposure}
+        filename = _save(model, meta, writer.folder, f"jwst_niriss_dark_{number:04}.fits")
+        match = {
+            "META.INSTRUMENT.DETECTOR": "NIS",
+            "META.EXPOSURE.READPATT": pattern,
+            "META.SUBARRAY.NAME": writer.subarray,
+        }
+        rules.append(Rule("dark", filename, match))
+    return rules
+
+
+def _flat(writer: ReferenceWriter, data: np.ndarray, number: int, filter_name: str, pupil: str) -> Rule:
+    bad = (writer.detector.efficiency == 0) | writer.detector.reference
+    flags = np.where(bad, dq.PIXEL["DO_NOT_USE"] | dq.PIXEL["NO_FLAT_FIELD"], np.uint32(0)).astype(np.uint32)
+    data = np.where(bad, 1, data).astype(np.float32)
+    model = datamodels.FlatModel(data=data, dq=flags, err=np.full(data.shape, 1e-3, np.float32))
+    _dq_def(model, ("DO_NOT_USE", "NO_FLAT_FIELD"))
+    meta = _common("flat", "response of the pixels")
+    meta["subarray"] = writer.area
+    meta["instrument"] |= {"filter": filter_name, "pupil": pupil}
+    filename = _save(model, meta, writer.folder, f"jwst_niriss_flat_{number:04}.fits")
+    return Rule("flat", filename, _optics(writer, filter_name, pupil))
+
+
+def _optics(writer: ReferenceWriter, filter_name: str, pupil: str) -> dict[str, str]:
+    return {
+        "META.INSTRUMENT.DETECTOR": "NIS",
+        "META.INSTRUMENT.FILTER": filter_name,
+        "META.INSTRUMENT.PUPIL": pupil,
+        "META.SUBARRAY.NAME": writer.subarray,
+    }
+
+
+def _write_images(writer: ReferenceWriter) -> list[Rule]:
+    pupil, area = writer.passband.name, writer.relative_area
+    # A uniform sky is flat after the flat field, so the flat of the images holds the areas of the pixels.
+    rules = [_flat(writer, writer.response * area, 1, "CLEAR", pupil)]
+
+    photometry = {"pixelarea_steradians": niriss.PIXEL_AREA, "pixelarea_arcsecsq": niriss.PIXEL_AREA / ARCSEC**2}
+    model = datamodels.PixelAreaModel(data=area.astype(np.float32))
+    meta = {**_common("area", "relative area of the pixels"), "subarray": writer.area, "photometry": photometry}
+    filename = _save(model, meta, writer.folder, "jwst_niriss_area_0001.fits")
+    rules.append(Rule("area", filename, {"META.EXPOSURE.TYPE": IMAGES}))
+    rules.append(Rule("area", "N/A", {"META.EXPOSURE.TYPE": SPECTRA}))
+
+    conversion = image_conversion(writer.passband, MEAN_GAIN, niriss.PIXEL_AREA)
+    table = np.array(
+        [("CLEAR", pupil, conversion, 0.01 * conversion)],
+        [("filter", "S12"), ("pupil", "S12"), ("photmjsr", "f4"), ("uncertainty", "f4")],
+    )
+    meta = {**_common("photom", "MJy/sr per DN/s"), "photometry": photometry, "exposure": {"type": IMAGES}}
+    filename = _save(
+        datamodels.NisImgPhotomModel(phot_table=table), meta, writer.folder, "jwst_niriss_photom_0001.fits"
+    )
+    rules.append(Rule("photom", filename, {"META.EXPOSURE.TYPE": IMAGES}))
+
+    rows = [("CLEAR", pupil, *row) for row in image_apertures()]
+    dtype = [("filter", "S12"), ("pupil", "S15")]
+    dtype += [(column, "f4") for column in ("eefraction", "radius", "apcorr", "skyin", "skyout")]
+    meta = {**_common("apcorr", "aperture corrections of images"), "exposure": {"type": IMAGES}}
+    model = datamodels.NisImgApcorrModel(apcorr_table=np.array(rows, dtype))
+    filename = _save(model, meta, writer.folder, "jwst_niriss_apcorr_0001.fits")
+    rules.append(Rule("apcorr", filename, {"META.EXPOSURE.TYPE": IMAGES}))
+
+    offsets = Table(rows=[("CLEAR", pupil, 1.70)], names=("filter", "pupil", "abvega_offset"))
+    filename = "jwst_niriss_abvegaoffset_0001.asdf"
+    # The data model of this type cannot be given a table in memory; it can read this one.
+    meta = {
+        **_common("abvegaoffset", "AB minus Vega magnitude"),
+        "filename": filename,
+        "model_type": "ABVegaOffsetModel",
+    }
+    asdf.AsdfFile({"meta": meta, "abvega_offset": offsets}).write_to(writer.folder / filename)
+    rules.append(Rule("abvegaoffset", filename, {"META.INSTRUMENT.DETECTOR": "NIS"}))
+    return rules
+
+
+def image_apertures() -> list[tuple[float, float, float, float, float]]:
+    """Rows (enclosed fraction, radius, correction, sky radii [pixel]) of a point source in a mosaic."""
+    # The box of a pixel widens the image once in the exposure and once in the mosaic, the coupling of pixels a little.
+    variances = [(weight, sigma**2 + 2 / 12 + 0.011) for weight, sigma in PSF]
+
+    def enclosed(radius: float) -> float:
+        return sum(weight * (1 - np.exp(-0.5 * radius**2 / variance)) for weight, variance in variances)
+
+    inner, outer = SKY_ANNULUS
+    sky = (enclosed(outer) - enclosed(inner)) / (np.pi * (outer**2 - inner**2))
+    rows = []
+    for percent in range(10, 90, 10):
+        radius = brentq(lambda r, part=percent / 100: enclosed(r) - part, 1e-3, 20)
+        rows.append((percent / 100, radius, 1 / (percent / 100 - np.pi * radius**2 * sky), inner, outer))
+    return rows
+
+
+def _write_spectra(writer: ReferenceWriter) -> list[Rule]:
+    pupil, rules = writer.passband.name, []
+    for number, grism in enumerate(GRISMS, start=1):
+        rules.append(_flat(writer, writer.response, number + 1, grism, pupil))
+
+        axis = niriss.grism(grism).axis
+        pattern = sky_pattern(writer.detector.shape, writer.detector.origin, axis)
+        pattern *= writer.response * writer.relative_area
+        model = datamodels.WfssBkgModel(data=pattern.astype(np.float32), dq=np.zeros(pattern.shape, np.uint32))
+        _dq_def(model, ("DO_NOT_USE",))
+        meta = _common("bkg", "the sky through the grism")
+        meta["subarray"] = writer.area
+        meta["instrument"] |= {"filter": grism, "pupil": pupil}
+        filename = _save(model, meta, writer.folder, f"jwst_niriss_bkg_{number:04}.fits")
+        match = {"META.EXPOSURE.TYPE": SPECTRA, **_optics(writer, grism, pupil)}
+        # The type was called wfssbkg before it was called bkg.
+        rules += [Rule("bkg", filename, match), Rule("wfssbkg", filename, match)]
+    other = {parameter: "N/A" for parameter in _optics(writer, "", "")}
+    for reftype in ("bkg", "wfssbkg"):
+        rules.append(Rule(reftype, "N/A", {"META.EXPOSURE.TYPE": IMAGES, **other}))
+
+    photometry = {"pixelarea_steradians": niriss.PIXEL_AREA, "pixelarea_arcsecsq": niriss.PIXEL_AREA / ARCSEC**2}
+    meta = {**_common("photom", "MJy um s / (DN sr) by order and wavelength"), "photometry": photometry}
+    meta |= {"exposure": {"type": SPECTRA}}
+    model = datamodels.NisWfssPhotomModel(phot_table=_spectral_photometry(writer.passband))
+    filename = _save(model, meta, writer.folder, "jwst_niriss_photom_0002.fits")
+    rules.append(Rule("photom", filename, {"META.EXPOSURE.TYPE": SPECTRA}))
+
+    meta = {**_common("apcorr", "aperture corrections of spectra"), "exposure": {"type": SPECTRA}}
+    model = datamodels.NisWfssApcorrModel(apcorr_table=_spectral_apertures(pupil))
+    model.sizeunit = "pixels"
+    filename = _save(model, meta, writer.folder, "jwst_niriss_apcorr_0002.fits")
+    rules.append(Rule("apcorr", filename, {"META.EXPOSURE.TYPE": SPECTRA}))
+    return rules
+
+
+def _spectral_photometry(passband: Passband) -> np.ndarray:
+    wavelength = np.arange(CALIBRATED_RANGE[0], CALIBRATED_RANGE[1] + 1e-9, 0.001)
+    n = wavelength.size
+    dtype = [("filter", "S12"), ("pupil", "S15"), ("order", "i2"), ("photmjsr", "f4"), ("uncertainty", "f4")]
+    dtype += [("nelem", "i2")]
+    dtype += [(column, "f4", (n,)) for column in ("wavelength", "relresponse", "reluncertainty")]
+    rows = []
+    for grism in GRISMS:
+        for order in GRISM_ORDERS:
+            factor = spectral_conversion(passband, order, wavelength, MEAN_GAIN, niriss.PIXEL_AREA)
+            middle = factor[n // 2]
+            rows.append(
+                (grism, passband.name, order, middle, 0.01 * middle, n, wavelength, factor / middle, np.full(n, 0.01))
+            )
+    return np.array(rows, dtype)
+
+
+def _spectral_apertures(pupil: str) -> np.ndarray:
+    """Corrections for the light of a point source outside ``size`` pixels across the dispersion."""
+    from scipy.special import erf
+
+    wavelength = np.linspace(*WAVELENGTH_RANGE, 5)
+    sizes = np.arange(1, 61)
+    inside = np.zeros(sizes.size)
+    for weight, sigma in PSF:
+        inside += weight * erf(0.5 * sizes / np.sqrt(2 * (sigma**2 + 1 / 12 + 0.011)))
+    correction = np.tile(1 / inside, (wavelength.size, 1))
+    dtype = [("filter", "S12"), ("pupil", "S15"), ("wavelength", "f4", wavelength.shape), ("nelem_wl", "i2")]
+    dtype += [("size", "u1", sizes.shape), ("nelem_size", "i2")]
+    dtype += [("apcorr", "f4", correction.shape), ("apcorr_err", "f4", correction.shape)]
+    rows = [
+        (grism, pupil, wavelength, wavelength.size, sizes, sizes.size, correction, 0.01 * correction)
+        for grism in GRISMS
+    ]
+    return np.array(rows, dtype)
+
+
+def _write_geometry(writer: ReferenceWriter) -> list[Rule]:
+    pupil = writer.passband.name
+    exptypes = {"META.EXPOSURE.TYPE": f"{IMAGES}|{SPECTRA}"}
+    meta = {**_common("distortion", "pixels to (V2, V3)"), "subarray": {"name": "GENERIC"}}
+    meta |= {"exposure": {"p_exptype": f"{IMAGES}|{SPECTRA}|"}}
+    model = datamodels.DistortionModel(
+        model=distortion_model(niriss.distortion("", "")), input_units=u.pix, output_units=u.arcsec
+    )
+    rules = [Rule("distortion", _save(model, meta, writer.folder, "jwst_niriss_distortion_0001.asdf"), exptypes)]
+
+    offsets = [
+        {"filter": filter_name, "pupil": name, "column_offset": column, "row_offset": row}
+        for (filter_name, name), (column, row) in niriss.FILTER_OFFSETS.items()
+    ]
+    model = datamodels.FilteroffsetModel(filters=offsets, instrument="NIRISS")
+    meta = _common("filteroffset", "offsets of the filters [pixel]")
+    meta |= {"exposure": {"type": IMAGES}}
+    model.meta.input_units = "pixel"
+    rules.append(
+        Rule("filteroffset", _save(model, meta, writer.folder, "jwst_niriss_filteroffset_0001.asdf"), exptypes)
+    )
+
+    for number, name in enumerate(GRISMS, start=1):
+        grism = niriss.grism(name, writer.detector.origin)
+        orders = list(grism.traces)
+        line = models.Polynomial1D(1, c0=grism.c0, c1=grism.c1)
+        inverse = models.Polynomial1D(1, c0=-grism.c0 / grism.c1, c1=1 / grism.c1)
+        model = datamodels.NIRISSGrismModel(
+            dispx=[[_polynomial(terms) for terms in grism.traces[order].x_terms] for order in orders],
+            dispy=[[_polynomial(terms) for terms in grism.traces[order].y_terms] for order in orders],
+            displ=[line.copy() for _ in orders],
+            invdispl=[inverse.copy() for _ in orders],
+            orders=orders,
+            fwcpos_ref=grism.wheel_reference,
+        )
+        meta = _common("specwcs", "traces and wavelengths of the orders")
+        meta["instrument"] |= {"filter": name, "pupil": pupil}
+        meta |= {"exposure": {"type": SPECTRA, "p_exptype": f"{SPECTRA}|"}, "input_units": u.um, "output_units": u.um}
+        filename = _save(model, meta, writer.folder, f"jwst_niriss_specwcs_{number:04}.asdf")
+        match = {
+            "META.EXPOSURE.TYPE": SPECTRA,
+            "META.INSTRUMENT.FILTER": name,
+            "META.INSTRUMENT.PUPIL": pupil,
+        }
+        rules.append(Rule("specwcs", filename, match))
+    match = {"META.EXPOSURE.TYPE": IMAGES, "META.INSTRUMENT.FILTER": "N/A", "META.INSTRUMENT.PUPIL": "N/A"}
+    rules.append(Rule("specwcs", "N/A", match))
+
+    model = datamodels.WavelengthrangeModel(
+        wrange=[[order, pupil, *WAVELENGTH_RANGE] for order in sorted(GRISM_ORDERS)],
+        order=sorted(GRISM_ORDERS),
+        extract_orders=[[pupil, [1]]],
+        wrange_selector=[pupil],
+        wunits=u.um,
+    )
+    meta = {**_common("wavelengthrange", "wavelengths of the orders [um]"), "exposure": {"type": SPECTRA}}
+    filename = _save(model, meta, writer.folder, "jwst_niriss_wavelengthrange_0001.asdf")
+    rules.append(Rule("wavelengthrange", filename, {"META.EXPOSURE.TYPE": SPECTRA}))
+    rules.append(Rule("wavelengthrange", "N/A", {"META.EXPOSURE.TYPE": IMAGES}))
+    return rules
+
+
+def _polynomial(terms: np.ndarray) -> models.Polynomial2D:
+    names = ("c0_0", "c1_0", "c2_0", "c0_1", "c0_2", "c1_1")
+    return models.Polynomial2D(2, **dict(zip(names, map(float, terms), strict=True)))
+
+
+def distortion_model(distortion: Distortion) -> models.Shift:
+    """The distortion as the compound model of the reference files, with a fitted inverse (1e-4 pixel or better)."""
+    both = models.Mapping((0, 1, 0, 1))
+    sin, cos = np.sin(np.deg2rad(distortion.v3i_yang)), np.cos(np.deg2rad(distortion.v3i_yang))
+    parity = distortion.vparity
+    forward = (
+        models.Shift(-distortion.x_ref) & models.Shift(-distortion.y_ref)
+        | both
+        | _bivariate(distortion.x_coeffs) & _bivariate(distortion.y_coeffs)
+        | both
+        | models.Polynomial2D(1, c1_0=parity * cos, c0_1=sin) & models.Polynomial2D(1, c1_0=-parity * sin, c0_1=cos)
+        | models.Shift(distortion.v2_ref) & models.Shift(distortion.v3_ref)
+    )
+    grid = np.linspace(-60, 2107, 45)
+    x, y = np.meshgrid(grid, grid)
+    xi, yi = distortion.ideal(x, y)
+    degree = 5
+    scale = 70.0  # [arcsec], to condition the fit
+    powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    matrix = np.stack([(xi / scale).ravel() ** i * (yi / scale).ravel() ** j for i, j in powers], axis=1)
+    fitted = []
+    for target in (x - distortion.x_ref, y - distortion.y_ref):
+        solution = np.linalg.lstsq(matrix, target.ravel(), rcond=None)[0]
+        coeffs = {f"c{i}_{j}": value / scale ** (i + j) for (i, j), value in zip(powers, solution, strict=True)}
+        fitted.append(models.Polynomial2D(degree, **coeffs))
+    forward.inverse = (
+        models.Shift(-distortion.v2_ref) & models.Shift(-distortion.v3_ref)
+        | both
+        | models.Polynomial2D(1, c1_0=parity * cos, c0_1=-parity * sin) & models.Polynomial2D(1, c1_0=sin, c0_1=cos)
+        | both
+        | fitted[0] & fitted[1]
+        | models.Shift(distortion.x_ref) & models.Shift(distortion.y_ref)
+    )
+    return forward
+
+
+def _bivariate(coeffs: np.ndarray) -> models.Polynomial2D:
+    degree = coeffs.shape[0] - 1
+    named = {f"c{i}_{j}": float(coeffs[i, j]) for i in range(degree + 1) for j in range(degree + 1 - i)}
+    return models.Polynomial2D(degree, **named)
+
+
+def write_guider(folder: Path, rng: np.random.Generator) -> list[Rule]:
+    """References of the FGS guider pipeline, for a box of GUIDER2 that holds the place of an ACQ1 window."""
+    size, xstart, ystart = 256, 823, 958
+    area = {"name": "GENERIC", "xstart": xstart, "ystart": ystart, "xsize": size, "ysize": size}
+    area |= {"fastaxis": 2, "slowaxis": -1}
+    shape = (size, size)
+    flat = (1 + 0.02 * rng.standard_normal(shape)).astype(np.float32)
+    flags = np.zeros(shape, np.uint32)
+    flags[rng.random(shape) < 5e-4] = dq.PIXEL["DO_NOT_USE"] | dq.PIXEL["DEAD"]
+    mask = datamodels.MaskModel(dq=flags)
+    _dq_def(mask, ("DO_NOT_USE", "DEAD"))
+    flat_model = datamodels.FlatModel(data=flat, dq=flags, err=np.full(shape, 1e-3, np.float32))
+    _dq_def(flat_model, ("DO_NOT_USE", "DEAD"))
+    files = {
+        "mask": mask,
+        "flat": flat_model,
+        "gain": datamodels.GainModel(data=np.full(shape, 1.9, np.float32)),
+        "readnoise": datamodels.ReadnoiseModel(data=np.full(shape, 9.0, np.float32)),
+    }
+    rules = []
+    for reftype, model in files.items():
+        meta = {**_common(reftype, f"guider {reftype}", "FGS", "GUIDER2"), "subarray": area}
+        filename = _save(model, meta, folder, f"jwst_fgs_{reftype}_0001.fits")
+        rules.append(Rule(reftype, filename, {"META.INSTRUMENT.DETECTOR": "GUIDER2"}))
+    return rules
