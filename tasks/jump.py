@@ -1,0 +1,73 @@
+"""Flag the groups that cosmic rays hit."""
+
+import logging
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from calibration.ramps.jump import Aftermath, Detection, flag_bad_gain, flag_jumps
+from infra.products.ramp import Ramp
+from infra.references.content import ReferenceNotFound, References
+from tasks.step import StepSkipped, step
+
+log = logging.getLogger(__name__)
+
+
+class JumpOptions(BaseModel, frozen=True, extra="forbid"):
+    """When a difference of groups is a jump, and what is flagged with it."""
+
+    rejection_threshold: float = Field(4.0, gt=0, description="threshold with 4 or more differences [sigma]")
+    three_group_rejection_threshold: float = Field(6.0, gt=0, description="threshold with 2 differences [sigma]")
+    four_group_rejection_threshold: float = Field(5.0, gt=0, description="threshold with 3 differences [sigma]")
+    flag_4_neighbors: bool = Field(True, description="flag the four neighbours of a jump")
+    max_jump_to_flag_neighbors: float = Field(1000.0, description="largest jump whose neighbours are flagged [sigma]")
+    min_jump_to_flag_neighbors: float = Field(10.0, description="smallest jump whose neighbours are flagged [sigma]")
+    after_jump_flag_dn1: float = Field(0.0, ge=0, description="jumps from here on spoil later groups [DN]")
+    after_jump_flag_time1: float = Field(0.0, ge=0, description="for this long [s]")
+    after_jump_flag_dn2: float = Field(
+        0.0, ge=0, description="second limit: jumps from here on spoil later groups [DN]"
+    )
+    after_jump_flag_time2: float = Field(0.0, ge=0, description="for this long [s]")
+    min_diffs_single_pass: int = Field(10, ge=2, description="differences from which on all are tested at once")
+    minimum_sigclip_groups: int = Field(
+        100, ge=2, description="integrations from which on differences are clipped over integrations"
+    )
+
+
+@step("jump", references=("gain", "readnoise"), options=JumpOptions)
+def jump(ramp: Ramp, references: References, options: JumpOptions) -> Ramp:
+    """Flag the groups that cosmic rays hit."""
+    nints, ngroups, ny, nx = ramp.data.shape
+    if ngroups < 3:
+        raise StepSkipped("jumps cannot be told with fewer than 3 groups")
+    subarray = ramp.header.subarray
+    gain, readnoise = references.array("gain", "SCI", subarray), references.array("readnoise", "SCI", subarray)
+    if gain is None or readnoise is None:
+        raise ReferenceNotFound("jump needs a GAIN and a READNOISE reference file, but none matches this exposure")
+    group_time = ramp.header.require("TGROUP")
+    typical_gain = float(np.nanmedian(gain))
+    aftermaths = tuple(
+        Aftermath(height * typical_gain, int(time // group_time))
+        for height, time in (
+            (options.after_jump_flag_dn1, options.after_jump_flag_time1),
+            (options.after_jump_flag_dn2, options.after_jump_flag_time2),
+        )
+        if time >= group_time
+    )
+    detection = Detection(
+        options.rejection_threshold,
+        options.four_group_rejection_threshold,
+        options.three_group_rejection_threshold,
+        options.min_diffs_single_pass,
+        options.minimum_sigclip_groups,
+        options.flag_4_neighbors,
+        options.min_jump_to_flag_neighbors,
+        options.max_jump_to_flag_neighbors,
+    )
+    groupdq, hits = flag_jumps(
+        ramp.data, ramp.groupdq, gain, readnoise, ramp.header.require("NFRAMES"), detection, aftermaths
+    )
+    # Hits per 1000 pixels and second: PRIMECRS.
+    rate = 1000 * hits / (group_time * nints * (ngroups - 1) * ny * nx)
+    log.info("jump: %d hits, %.3g per 1000 pixels and second", hits, rate)
+    return ramp.with_(header=ramp.header.set(PRIMECRS=rate), groupdq=groupdq, pixeldq=flag_bad_gain(ramp.pixeldq, gain))

@@ -1,0 +1,48 @@
+"""Flag saturated groups and the floor of the converter."""
+
+import logging
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from calibration import dq
+from calibration.ramps.saturation import clear_saturated_zeroframe, flag_saturation, prepare_threshold
+from infra.products.ramp import Ramp
+from infra.references.content import References
+from tasks.step import StepSkipped, step
+
+log = logging.getLogger(__name__)
+
+
+class SaturationOptions(BaseModel, frozen=True, extra="forbid"):
+    """How far saturation spreads, in space and within a group."""
+
+    n_pix_grow_sat: int = Field(1, ge=0, description="pixels around a saturated one that are flagged too [pixel]")
+    use_readpatt: bool = Field(True, description="look for groups of which only some frames are saturated")
+
+
+@step("saturation", references=("saturation", "superbias"), options=SaturationOptions)
+def saturation(ramp: Ramp, references: References, options: SaturationOptions) -> Ramp:
+    """Flag saturated groups and the floor of the converter."""
+    subarray = ramp.header.subarray
+    level = references.array("saturation", "SCI", subarray)
+    if level is None:
+        raise StepSkipped("no SATURATION reference file matches this exposure")
+    threshold, reference_dq = prepare_threshold(level, references.dq("saturation", subarray))
+    groupdq = flag_saturation(
+        ramp.data,
+        ramp.groupdq,
+        threshold,
+        reference_dq,
+        references.array("superbias", "SCI", subarray),
+        ramp.header.require("NFRAMES"),
+        options.n_pix_grow_sat,
+        options.use_readpatt,
+    )
+    zeroframe = ramp.zeroframe
+    if zeroframe is not None:
+        zeroframe = clear_saturated_zeroframe(zeroframe, threshold, options.n_pix_grow_sat)
+    # A pixel that saturates is so in the last group.
+    pixels = np.count_nonzero((groupdq[:, -1] & dq.GROUP["SATURATED"]).any(axis=0))
+    log.info("saturation: %d pixels saturate", pixels)
+    return ramp.with_(groupdq=groupdq, pixeldq=ramp.pixeldq | reference_dq, zeroframe=zeroframe)
