@@ -1,6 +1,7 @@
 """A hand-made reference cache for tests: a context of one instrument, with the files and rules that a test gives."""
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,8 +14,8 @@ def write_cache(
 ) -> Path:
     """Write the rules of a cache into ``folder``.
 
-    ``rules`` maps a type to ``"N/A"``, or to (keys -> file): keys are the values of DETECTOR and SUBARRAY, or of those and
-    a date from which the rule is valid.
+    ``rules`` maps a type to ``"N/A"``, or to (keys -> file): keys are the values of DETECTOR and SUBARRAY, or of those
+    and a date from which the rule is valid.
     """
     mappings = folder / "mappings" / "jwst"
     mappings.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,8 @@ def write_cache(
     }  # fmt: skip
     _write(mappings / CONTEXT, pmap, f"selector = {{{instrument!r}: {imap['name']!r}}}")
     settings = {
-        "observatory": "jwst", "operational_context": CONTEXT, "bad_files_list": [], "last_synced": "2026-01-01 00:00:00"
+        "observatory": "jwst", "operational_context": CONTEXT, "bad_files_list": [],
+        "last_synced": "2026-01-01 00:00:00",
     }  # fmt: skip
     target = folder / "config" / "jwst" / "server_config"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +61,14 @@ def write_cache(
 def references_folder(cache: Path, instrument: str = "NIRISS") -> Path:
     """Where the cache keeps the reference files of an instrument."""
     return cache / "references" / "jwst" / instrument.lower()
+
+
+def copy_cache(source: Path, target: Path) -> Path:
+    """A copy of a real cache that can be written: the client may make folders in the cache that it reads."""
+    shutil.copytree(source, target, copy_function=shutil.copyfile)
+    for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
+        folder.chmod(0o755)
+    return target
 
 
 def _write(path: Path, header: Mapping, selector: str) -> None:

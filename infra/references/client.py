@@ -48,7 +48,7 @@ def cache_folder() -> Path:
     path = Path(folder).expanduser()
     if not has_server() and not (path / "config" / OBSERVATORY / "server_config").is_file():
         raise ReferenceCacheError(
-            f"CRDS_PATH={folder} is no reference cache: it has no config/{OBSERVATORY}/server_config; correct CRDS_PATH, "
+            f"CRDS_PATH={folder} is no reference cache: it has no config/{OBSERVATORY}/server_config; correct it, "
             "or set CRDS_SERVER_URL=https://jwst-crds.stsci.edu to fill the cache from the observatory"
         )
     return path
@@ -76,14 +76,21 @@ def crds_client() -> Iterator[ModuleType]:
         if state != _state:
             crds.core.log.remove_console_handler()
             logging.getLogger("CRDS").propagate = True
+            logging.getLogger("CRDS").addFilter(_is_no_error)
             crds.core.utils.clear_function_caches()
+            crds.core.config.CRDS_REF_SUBDIR_MODE = "None"  # its way to say that it has not looked yet
             crds.client.api.set_crds_server(os.environ["CRDS_SERVER_URL"])
             _state, _catalog = state, None
         yield crds
 
 
+def _is_no_error(record: logging.LogRecord) -> bool:
+    """The client logs, over many lines, the errors that it raises as well."""
+    return record.levelno != logging.ERROR
+
+
 def context_name(context: str | None = None) -> str:
-    """The name of the context in use: ``context``, else ``CRDS_CONTEXT``, else the latest that the cache or server knows."""
+    """The name of the context in use: ``context``, else ``CRDS_CONTEXT``, else the latest of the server or cache."""
     with crds_client() as crds, single_flight_with_server(), client_errors("cannot tell the context"):
         if context is None and not os.environ.get("CRDS_CONTEXT"):
             context = "latest"
@@ -99,7 +106,7 @@ def context_name(context: str | None = None) -> str:
 
 
 def catalog() -> Mapping[str, Mapping[str, str]]:
-    """What the server, or the cache, knows about its files: name -> ``{"size", "sha1sum"}``; empty where nothing is known."""
+    """What the server, or the cache, knows about its files: name -> ``{"size", "sha1sum"}``; may be empty."""
     global _catalog
     with crds_client() as crds:
         if _catalog is None:
@@ -152,6 +159,11 @@ def client_errors(what: str) -> Iterator[None]:
 
     try:
         yield
+    except SystemExit as error:  # the client's way to say that neither server nor cache tell it anything
+        raise ReferenceCacheError(
+            f"{what}: CRDS_SERVER_URL={os.environ['CRDS_SERVER_URL']} does not answer, and the cache "
+            f"CRDS_PATH={os.environ['CRDS_PATH']} has nothing of it yet; check the address and the network"
+        ) from error
     except (CrdsError, OSError, AssertionError, SyntaxError) as error:
         raise ReferenceCacheError(
             f"{what}: {' '.join(str(error).split())} (CRDS_PATH={os.environ['CRDS_PATH']})"

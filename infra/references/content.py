@@ -1,8 +1,8 @@
 """``References``: what a step sees of the reference files that were chosen for its exposure.
 
-Arrays are read by memory map, cut to the subarray of the exposure, and only then turned to the byte order of the machine:
-what is copied is what is used. Decoded arrays are read-only and shared by all steps and threads of the process: they live
-as long as somebody uses them, and the last ``CACHE_BYTES`` of them a little longer, for the next exposure.
+Arrays are read by memory map, cut to the subarray of the exposure, and only then turned to the byte order of the
+machine: what is copied is what is used. Decoded arrays are read-only and shared by all steps and threads of a process:
+they live as long as somebody uses them, and the last ``CACHE_BYTES`` of them a little longer, for the next exposure.
 """
 
 import logging
@@ -57,7 +57,7 @@ class References:
         """Local path of the reference file, None where the type is not applicable."""
         if reftype not in self.files:
             raise KeyError(
-                f"reference type {reftype!r} was not selected for this run (selected: {', '.join(sorted(self.files))}); "
+                f"reference type {reftype!r} was not selected for this run (only {', '.join(sorted(self.files))}); "
                 "name it in @step(references=...)"
             )
         return self.files[reftype]
@@ -103,7 +103,7 @@ class References:
         )
 
     def dq(self, reftype: str, subarray: Subarray | None = None, extname: str = "DQ") -> np.ndarray | None:
-        """The DQ array of the reference file with the bits of ``calibration.dq``, None where the type is not applicable.
+        """The DQ array of the reference file in the bits of ``calibration.dq``, None where the type is not applicable.
 
         The file's DQ_DEF table gives its bits their names. A file without that table has the standard bits.
 
@@ -166,7 +166,7 @@ def translate_dq(flags: np.ndarray, definitions: np.ndarray, name: str) -> np.nd
     ReferenceInvalid
         If the table lacks a column, or a value is no bit.
     """
-    columns = {column.upper() for column in definitions.dtype.names}
+    columns = {column.upper() for column in definitions.dtype.names or ()}
     if not {"VALUE", "NAME"} <= columns:
         raise ReferenceInvalid(
             f"{name}: DQ_DEF must have the columns VALUE and NAME, but has {', '.join(sorted(columns))}"
@@ -186,8 +186,8 @@ def translate_dq(flags: np.ndarray, definitions: np.ndarray, name: str) -> np.nd
     if all(bit == standard for bit, standard in known.items()):
         return flags & np.bitwise_or.reduce(np.array([0, *known], np.uint32))
     translated = np.zeros_like(flags)
-    for bit, standard in known.items():
-        translated[(flags & bit) != 0] |= standard
+    for value, standard in known.items():
+        translated[(flags & value) != 0] |= standard
     return translated
 
 

@@ -24,7 +24,7 @@ _known_lock = threading.Lock()
 
 
 def fetch_references(names: Iterable[str], context: str, parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Local paths of these reference files: fetched where they are missing, checked where CRDS knows what they should be.
+    """Local paths of these reference files: fetched where missing, checked where CRDS knows what they should be.
 
     Parameters
     ----------
@@ -65,23 +65,39 @@ def fetch_references(names: Iterable[str], context: str, parameters: Mapping[str
 
 def locate(name: str, parameters: Mapping[str, Any]) -> Path:
     """Where the cache keeps, or would keep, this reference file."""
+    # The client's own locate_file makes the folders of all instruments, and fails where the cache cannot be written.
     with crds_client() as crds:
-        return Path(crds.locate_file(name, OBSERVATORY, parameters=dict(parameters)))
+        config = crds.core.config
+        folder = Path(config.get_crds_refpath(OBSERVATORY))
+        if config.get_crds_ref_subdir_mode(OBSERVATORY) == "flat":
+            return folder / name
+    return folder / str(parameters["META.INSTRUMENT.NAME"]).lower() / name
 
 
 def _download(names: list[str], paths: Mapping[str, Path], context: str, parameters: Mapping[str, Any]) -> None:
     log.info("references: fetching %d files: %s", len(names), ", ".join(names))
-    with crds_client() as crds, client_errors(f"cannot fetch {', '.join(names)}"):
-        api = crds.client.api
-        api.FileCacher(context, raise_exceptions=True, parameters=dict(parameters)).get_local_files(list(names))
-    for name in names:
-        if not paths[name].is_file():
-            raise ReferenceCacheError(f"{name} was not fetched into {paths[name].parent}; is CRDS_READONLY_CACHE set?")
-        try:
+    try:
+        with crds_client() as crds, client_errors(f"cannot fetch {', '.join(names)}"):
+            api = crds.client.api
+            api.FileCacher(context, raise_exceptions=True, parameters=dict(parameters)).get_local_files(list(names))
+        for name in names:
+            if not paths[name].is_file():
+                raise ReferenceCacheError(
+                    f"{name} was not fetched into {paths[name].parent}; is CRDS_READONLY_CACHE set?"
+                )
             check(name, paths[name])
-        except ReferenceCacheError:
-            paths[name].unlink()
-            raise
+    except ReferenceCacheError:
+        _remove_damaged(names, paths)  # the client leaves a file that came damaged in its place
+        raise
+
+
+def _remove_damaged(names: Iterable[str], paths: Mapping[str, Path]) -> None:
+    for name in names:
+        if paths[name].is_file():
+            try:
+                check(name, paths[name])
+            except ReferenceCacheError:
+                paths[name].unlink()
 
 
 def check(name: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pack the references of a planned run into one folder that is itself a reference cache, for a machine without network."""
+"""Pack the references of a planned run into one folder, itself a reference cache, for a machine without network."""
 
 import hashlib
 import logging
@@ -21,7 +21,7 @@ def pack_references(
 ) -> Path:
     """Write all reference files that a run needs, and the rules that choose them, into one folder.
 
-    With ``CRDS_PATH`` set to that folder and no server the same exposures get the same files. The list of sizes and SHA-1
+    With ``CRDS_PATH`` set to that folder and no server the same exposures get the same files. A list of sizes and SHA-1
     goes with them, so that they are checked again where they are used.
 
     Parameters
@@ -99,7 +99,7 @@ def _earlier(folder: Path, config: Path, context: str) -> Mapping[str, Any]:
         raise ReferenceCacheError(f"{folder} is not empty and is no pack of references; choose a new folder") from error
     if settings.get("last_synced") != "packed" or settings.get("operational_context") != context:
         raise ReferenceCacheError(
-            f"{folder} is a cache of {settings.get('operational_context')}, not a pack of {context}; choose a new folder"
+            f"{folder} is of {settings.get('operational_context')}, not a pack of {context}; choose a new folder"
         )
     return settings
 

@@ -65,19 +65,20 @@ def step_parameters(
     found: dict[str, dict[str, Any]] = {}
     for step in steps:
         reftype = parameter_reftype(step)
-        if references.path(reftype) is not None:
-            found[step] = _parameters(references.asdf(reftype), references.name(reftype))
-    if pipeline is not None and references.path(reftype := f"pars-{pipeline}pipeline") is not None:
-        for part in references.asdf(reftype).get("steps", []):
+        tree = references.asdf(reftype)
+        if tree is not None:
+            found[step] = _parameters(tree, references.name(reftype))
+    if pipeline is not None:
+        reftype = f"pars-{pipeline}pipeline"
+        for part in (references.asdf(reftype) or {}).get("steps", []):
             if part.get("name") in steps:
-                values = _parameters(part, references.name(reftype))
-                found.setdefault(part["name"], {}).update(values)
+                found.setdefault(part["name"], {}).update(_parameters(part, references.name(reftype)))
     for step, values in found.items():
         log.debug("%s: parameter references set %s", step, values)
     return {step: values for step, values in found.items() if values}
 
 
-def _parameters(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _parameters(tree: Mapping[str, Any], name: str | None) -> dict[str, Any]:
     values = tree.get("parameters")
     if not isinstance(values, Mapping):
         raise ReferenceInvalid(

@@ -55,7 +55,7 @@ def select_references(header: Mapping[str, Any], reftypes: Iterable[str], contex
 
 
 def choose_references(header: Mapping[str, Any], reftypes: Iterable[str], context: str) -> dict[str, str | None]:
-    """Names of the reference files that the rules choose, None where a type is not applicable; nothing is fetched but rules.
+    """Names of the reference files that the rules choose, None where a type is not applicable; no file is fetched.
 
     A parameter reference (``pars-*``) that the context does not have is not applicable, not missing.
 
@@ -105,7 +105,7 @@ def _require_rules(crds: Any, context: str, header: Mapping[str, Any]) -> None:
     """Fail early, in one line, where the client would print a traceback."""
     if "INSTRUME" not in header:
         raise ReferenceNotFound(
-            f"{header.get('FILENAME', 'the exposure')}: keyword INSTRUME is missing, without it no reference file can be chosen"
+            f"{header.get('FILENAME', 'the exposure')}: keyword INSTRUME is missing, which chooses the reference files"
         )
     instrument = header["INSTRUME"]
     if not has_server():
@@ -115,7 +115,7 @@ def _require_rules(crds: Any, context: str, header: Mapping[str, Any]) -> None:
             raise ReferenceNotFound(f"the context {context} has no rules for INSTRUME={instrument}") from error
         except OSError as error:
             raise ReferenceCacheError(
-                f"the cache does not hold {error.filename}, a part of {context}; copy it there, or set CRDS_SERVER_URL to fetch it"
+                f"the cache does not hold {error.filename}, a part of {context}; copy it there, or set CRDS_SERVER_URL"
             ) from error
 
 

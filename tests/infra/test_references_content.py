@@ -1,4 +1,4 @@
-"""``References`` gives steps arrays of the subarray, flags by name, tables and trees, or an error that names the file."""
+"""``References`` gives steps arrays of the subarray, flags by name, tables, trees, or an error that names the file."""
 
 import os
 import pickle

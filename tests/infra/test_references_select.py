@@ -2,10 +2,9 @@
 
 import hashlib
 import time
-from pathlib import Path
 
 import pytest
-from tiny_cache import CONTEXT, references_folder, write_cache
+from tiny_cache import CONTEXT, copy_cache, references_folder, write_cache
 
 from infra.references.client import ReferenceCacheError
 from infra.references.content import ReferenceNotFound
@@ -100,7 +99,7 @@ def test_a_context_that_is_not_in_the_cache_is_an_error_that_names_those_that_ar
     with pytest.raises(ReferenceCacheError, match=f"jwst_0999.pmap.*holds {CONTEXT}"):
         select_references(HEADER, ["mask"], "jwst_0999.pmap")
     monkeypatch.setenv("CRDS_CONTEXT", "jwst_0998.pmap")
-    with pytest.raises(ReferenceCacheError, match="jwst_0998.pmap"):
+    with pytest.raises(ReferenceCacheError, match=r"jwst_0998\.pmap"):
         select_references(HEADER, ["mask"])
 
 
@@ -148,8 +147,8 @@ def test_choosing_takes_milliseconds_once_the_rules_are_read(cache):
     assert (time.perf_counter() - start) / 20 < 0.02
 
 
-def test_real_rules_choose_real_files(shared, monkeypatch):
-    monkeypatch.setenv("CRDS_PATH", str(Path(shared) / "real" / "crds" / "cache_0676"))
+def test_real_rules_choose_real_files(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("CRDS_PATH", str(copy_cache(shared / "real" / "crds" / "cache_0676", tmp_path / "real")))
     monkeypatch.delenv("CRDS_CONTEXT", raising=False)
     monkeypatch.delenv("CRDS_SERVER_URL", raising=False)
     header = {**HEADER, "EXP_TYPE": "NIS_WFSS", "FILTER": "GR150R", "PUPIL": "F200W", "READPATT": "NIS"}
