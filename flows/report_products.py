@@ -1,0 +1,394 @@
+"""What a report shows of a run's products: pictures, spectra, sources, and the truth of a simulated program.
+
+Products are read one at a time and only a picture of each is kept (and the mosaics, for cutouts around the sources).
+"""
+
+import logging
+import math
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import QTable, Table
+
+from flows.report_plots import Picture, draw_labels, draw_picture
+from infra.products.catalog import read_catalog
+from infra.products.fits import Contents, read_fits
+from infra.products.header import Header
+from infra.products.names import rename, suffix_of
+from infra.products.spectrum import read_spectra
+from infra.storage.store import fetch, folder_of, is_local, join, local_path
+
+log = logging.getLogger(__name__)
+
+#: The kinds of image product, by suffix, in the order of the page.
+KINDS = {
+    "i2d": "Mosaics and segmentation maps",
+    "segm": "Mosaics and segmentation maps",
+    "cal": "Calibrated exposures",
+    "calints": "Calibrated integrations",
+    "crf": "Exposures with outliers flagged",
+    "rate": "Count rates",
+    "rateints": "Count rates per integration",
+}
+#: Arrays that no picture needs.
+UNSHOWN = "ERR VAR_POISSON VAR_RNOISE VAR_FLAT AREA WHT CON WAVELENGTH GROUPDQ PIXELDQ INT_TIMES GROUP".split()
+
+PICTURE_BYTES = 7_000_000  # for all thumbnails together, before base64
+BYTES_PER_PIXEL = 0.35  # of a noisy JPEG
+MOSAIC_EDGE = 1600  # [pixel]
+MATCH_RADIUS = 0.2  # [arcsec] between a source and its truth: three pixels of NIRISS
+DO_NOT_USE = 1
+GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One product of the run as the page shows it; ``error`` says why it could not be read."""
+
+    name: str
+    node: Mapping[str, Any]
+    link: str
+    size: int | None = None
+    header: Header | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    picture: Picture | None = None
+    error: str | None = None
+
+    with_ = replace
+
+    @property
+    def suffix(self) -> str:
+        return suffix_of(self.name) or ""
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """A mosaic with the catalog that was made from it (or None)."""
+
+    entry: Entry
+    data: np.ndarray
+    wcs: Any
+    picture: Picture
+    sources: QTable | None
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the simulator put on the sky, a row per source.
+
+    Attributes
+    ----------
+    folder : str
+        URL of the truth tables.
+    number : int
+        As in the tables.
+    ra, dec : float
+        [deg]
+    magnitude : float
+        AB, in the filter of the direct image.
+    spectrum : sequence of str
+        Base names of the tables with the spectra.
+    lines : mapping
+        Number -> emission lines (name, wavelength [um]).
+    """
+
+    folder: str
+    number: np.ndarray
+    ra: np.ndarray
+    dec: np.ndarray
+    magnitude: np.ndarray
+    spectrum: Sequence[str]
+    lines: Mapping[int, Sequence[tuple[str, float]]]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """One spectrum of one source: where its catalog is, its number there, the optics, and the values (um, ``unit``)."""
+
+    catalog: str | None
+    source: int
+    optics: str
+    order: int
+    rank: int
+    wavelength: np.ndarray
+    flux: np.ndarray
+    error: np.ndarray
+    unit: str
+
+
+def read_products(nodes: Sequence[Mapping], output: str, page: str) -> tuple[list[Entry], list[Mosaic], list[Spectrum]]:
+    """Every product of the run, read one at a time."""
+    products = [(node, name) for node in nodes for name in node["products"]]
+    pictures = sum(name.endswith(".fits") and suffix_of(name) in KINDS for _, name in products)
+    edge = math.sqrt(PICTURE_BYTES / BYTES_PER_PIXEL / max(pictures, 1))
+    edge = int(min(max(edge, 180), 1000))
+    entries, mosaics, spectra, catalogs = [], [], [], {}
+    for node, name in products:
+        entry = Entry(name, node, _link(join(output, name), folder_of(page)))
+        try:
+            path = Path(fetch(join(output, name)))
+            entry = entry.with_(size=path.stat().st_size)
+            if not name.endswith(".fits"):
+                if entry.suffix == "cat":
+                    catalog = read_catalog(path)
+                    catalogs[name] = catalog.table
+                    entry = entry.with_(recipe=catalog.recipe)
+            else:
+                contents = read_fits(path, skip=UNSHOWN)
+                entry = entry.with_(header=contents.header, recipe=contents.recipe)
+                if entry.suffix in KINDS:
+                    data = _image_of(contents)
+                    draw = draw_labels if entry.suffix == "segm" else draw_picture
+                    entry = entry.with_(picture=draw(data, edge))
+                if entry.suffix == "i2d":
+                    mosaics.append(Mosaic(entry, data, contents.wcs, draw_picture(data, MOSAIC_EDGE), None))
+                if entry.suffix in ("x1d", "c1d"):
+                    spectra += _spectra_of(path, entry, _catalog_of(node, nodes))
+        except Exception as error:
+            # Whatever is wrong with one product belongs into its row: the page is how people learn of it.
+            log.warning("report: cannot show %s: %s", name, error)
+            entry = entry.with_(error=_one_line(error))
+        entries.append(entry)
+    mosaics = [replace(one, sources=catalogs.get(rename(one.entry.name, "cat", "ecsv"))) for one in mosaics]
+    return entries, mosaics, spectra
+
+
+def read_truth(folder: str) -> Truth:
+    """The truth tables of a synthetic program (``infra.synthetic.program``)."""
+    table = _read_ecsv(join(folder, "sources.ecsv"))
+    lines = defaultdict(list)
+    for row in _read_ecsv(join(folder, "lines.ecsv")):
+        lines[int(row["id"])].append((str(row["line"]), float(row["wavelength"])))
+    columns = (np.asarray(table[name]) for name in ("id", "ra", "dec", "abmag"))
+    return Truth(folder, *columns, [str(name) for name in table["spectrum"]], lines)
+
+
+def true_spectrum(truth: Truth, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """Wavelength [um] and flux density [Jy] of one source."""
+    table = _read_ecsv(join(truth.folder, f"{truth.spectrum[row]}.ecsv"))
+    return np.asarray(table["wavelength"], float), np.asarray(table["flux"], float)
+
+
+def line_name(name: str) -> str:
+    """The name of an emission line as papers write it: Hα for H_alpha, [S II] for S_II."""
+    element, _, rest = name.partition("_")
+    if rest in GREEK:
+        return element + GREEK[rest]
+    return f"[{element} {rest}]" if rest and set(rest) <= set("IVX") else name
+
+
+def _read_ecsv(url: str) -> Table:
+    return Table.read(fetch(url), format="ascii.ecsv")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:400]
+
+
+def _link(url: str, folder: str) -> str:
+    """Address of a product for a page in ``folder``: relative where both are on one store."""
+    if is_local(url) and is_local(folder):
+        return Path(os.path.relpath(local_path(url), local_path(folder))).as_posix()
+    return url.removeprefix(folder + "/")
+
+
+def _catalog_of(node: Mapping, nodes: Sequence[Mapping]) -> str | None:
+    """The catalog that a node's sources are numbered in: the nearest one among what it needs."""
+    by_name = {other["name"]: other for other in nodes}
+    seen, layer = set(), [node]
+    while layer:
+        for one in layer:
+            for name in one["products"]:
+                if suffix_of(name) == "cat":
+                    return name
+        seen |= {one["name"] for one in layer}
+        needed = dict.fromkeys(need for one in layer for need in one["needs"] if need in by_name and need not in seen)
+        layer = [by_name[name] for name in needed]
+    return None
+
+
+def _image_of(contents: Contents) -> np.ndarray:
+    """What to draw of a product (ny, nx): bad pixels NaN; cubes averaged; of spectra cut out, the best ones stacked."""
+    slits = [ver for name, ver in contents.arrays if name == "SCI"]
+    if len(slits) > 1:
+        return _stack_cutouts(contents, slits)
+    data = contents.require("SCI")
+    if data.ndim == 4:  # raw ramps of a guider
+        data = data[:, -1] - data[:, 0] if data.shape[1] > 1 else data[:, 0]
+    if data.dtype.kind == "u":
+        return data
+    data = np.asarray(data, np.float32)
+    dq = contents.get("DQ")
+    if dq is not None and dq.shape[-2:] == data.shape[-2:]:
+        bad = (dq & DO_NOT_USE) != 0
+        data = np.where(bad, np.float32(np.nan), data)
+    if data.ndim == 3:
+        good = np.isfinite(data)
+        count = good.sum(axis=0)
+        total = np.where(good, data, 0).sum(axis=0)
+        data = np.divide(total, count, out=np.full(total.shape, np.nan, np.float32), where=count > 0)
+    return data
+
+
+def _stack_cutouts(contents: Contents, slits: Sequence[int], most: int = 40) -> np.ndarray:
+    """The cutouts with the most signal under each other, dispersion along x, each in units of its own noise."""
+    found = []
+    for ver in slits:
+        data = np.asarray(contents.get("SCI", ver), np.float32)
+        if data.ndim != 2 or contents.cards["SCI", ver].get("SPORDER", 1) != 1 or not np.isfinite(data).any():
+            continue
+        data = data.T if data.shape[0] > data.shape[1] else data
+        middle = np.nanmedian(data)
+        sigma = 1.4826 * np.nanmedian(np.abs(data - middle)) or 1.0
+        data = (data - middle) / sigma
+        found.append((float(np.nansum(np.clip(data, 0, None)) / math.sqrt(data.size)), data))
+    best = [data for _, data in sorted(found, key=lambda pair: -pair[0])[:most]]
+    if not best:
+        return np.full((8, 8), np.nan, np.float32)
+    width = max(data.shape[1] for data in best)
+    rows = []
+    for data in reversed(best):  # the first row is drawn at the bottom
+        padded = np.full((data.shape[0] + 2, width), np.nan, np.float32)
+        padded[:-2, : data.shape[1]] = data
+        rows.append(padded)
+    return np.concatenate(rows)
+
+
+def _spectra_of(path: Path, entry: Entry, catalog: str | None) -> list[Spectrum]:
+    """The spectra of an ``_x1d`` or ``_c1d`` file: a row per source (slitless), or a table per source (all others)."""
+    rank = 0 if entry.suffix == "c1d" else 1 if entry.node["stage"] == "spec3" else 2
+    spectra = []
+    content = read_spectra(path)
+    for number, table in enumerate(content.tables, 1):
+        error = "ERROR" if "ERROR" in table.rows.dtype.names else "FLUX_ERROR"
+        if "SOURCE_ID" in table.rows.dtype.names:
+            rows = [(int(row["SOURCE_ID"]), row["WAVELENGTH"], row["FLUX"], row[error]) for row in table.rows]
+        else:
+            source = int(table.cards.get("SOURCEID", number))
+            rows = [(source, table.rows["WAVELENGTH"], table.rows["FLUX"], table.rows[error])]
+        order, unit = int(table.cards.get("SPORDER", 1)), table.units.get("FLUX", "Jy")
+        optics = optics_of(content.header)
+        spectra += [Spectrum(catalog, source, optics, order, rank, *values, unit) for source, *values in rows]
+    return spectra
+
+
+def optics_of(header: Header) -> str:
+    """What stood in the beam, the disperser first: ``GR150R F200W``."""
+    words = [str(header[key]) for key in ("GRATING", "FILTER", "PUPIL") if key in header]
+    words = [word for word in dict.fromkeys(words) if word not in ("CLEAR", "CLEARP", "N/A")]
+    return " ".join(sorted(words, key=lambda word: not word.startswith(("GR", "PRISM", "G1", "G2", "G3", "P750"))))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of a catalog with what belongs to it; ``truth`` is its row in the truth table, or None."""
+
+    catalog: str | None
+    number: int
+    x: float = math.nan
+    y: float = math.nan
+    ra: float = math.nan
+    dec: float = math.nan
+    magnitude: float = math.nan
+    truth: int | None = None
+
+
+def match_sources(mosaic: Mosaic, truth: Truth | None) -> list[Source]:
+    """The sources of a mosaic's catalog, each with the truth that is nearest to it, and it nearest to that truth."""
+    table = mosaic.sources
+    if table is None or not len(table):
+        return []
+    ra, dec = _positions(table)
+    magnitude = _column(table, "isophotal_abmag", "aper_total_abmag")
+    matched = np.full(len(table), -1)
+    if truth is not None and truth.number.size:
+        for row, other in _nearest_pairs(ra, dec, truth.ra, truth.dec):
+            matched[row] = other
+    catalog = rename(mosaic.entry.name, "cat", "ecsv")
+    x, y = _column(table, "xcentroid"), _column(table, "ycentroid")
+    rows = zip(table["label"], x, y, ra, dec, magnitude, matched, strict=True)
+    return [
+        Source(catalog, int(label), float(x), float(y), float(a), float(d), float(m), int(t) if t >= 0 else None)
+        for label, x, y, a, d, m, t in rows
+    ]
+
+
+def _positions(table: QTable) -> tuple[np.ndarray, np.ndarray]:
+    sky = table["sky_centroid"]
+    return np.asarray(sky.ra.deg), np.asarray(sky.dec.deg)
+
+
+def _column(table: QTable, *names: str) -> np.ndarray:
+    for name in names:
+        if name in table.colnames:
+            values = getattr(table[name], "value", table[name])
+            return np.ma.filled(np.ma.asarray(values, float), np.nan)
+    return np.full(len(table), np.nan)
+
+
+def _nearest_pairs(
+    ra: np.ndarray, dec: np.ndarray, other_ra: np.ndarray, other_dec: np.ndarray
+) -> list[tuple[int, int]]:
+    """Rows of two lists of positions [deg] that are each other's nearest, within ``MATCH_RADIUS``."""
+    east, north = sky_offsets(ra[:, None], dec[:, None], other_ra, other_dec)
+    distance = np.hypot(east, north)
+    distance[~np.isfinite(distance)] = np.inf
+    there, back = distance.argmin(axis=1), distance.argmin(axis=0)
+    return [
+        (row, int(other))
+        for row, other in enumerate(there)
+        if back[other] == row and distance[row, other] < MATCH_RADIUS
+    ]
+
+
+def sky_offsets(
+    ra: np.ndarray, dec: np.ndarray, from_ra: np.ndarray, from_dec: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Small offsets to the east and to the north [arcsec]."""
+    turn = (np.asarray(ra) - from_ra + 180.0) % 360.0 - 180.0
+    return 3600.0 * turn * np.cos(np.deg2rad(from_dec)), 3600.0 * (np.asarray(dec) - from_dec)
+
+
+def bin_onto(grid: np.ndarray, wavelength: np.ndarray, flux: np.ndarray) -> np.ndarray:
+    """A finely sampled spectrum averaged over the pixels around the wavelengths of ``grid``; NaN outside of it."""
+    edges = np.concatenate(
+        (grid[:1] - (grid[1] - grid[0]) / 2, (grid[1:] + grid[:-1]) / 2, grid[-1:] + (grid[-1] - grid[-2]) / 2)
+    )
+    area = np.concatenate(([0.0], np.cumsum(0.5 * (flux[1:] + flux[:-1]) * np.diff(wavelength))))
+    binned = np.diff(np.interp(edges, wavelength, area)) / np.diff(edges)
+    binned[(edges[:-1] < wavelength[0]) | (edges[1:] > wavelength[-1])] = np.nan
+    return binned
+
+
+def missed_sources(
+    mosaic: Mosaic, sources: Sequence[Source], truth: Truth | None
+) -> list[tuple[int, float, float, float]]:
+    """True sources inside the mosaic that no source of the catalog matches: number, magnitude, x, y."""
+    if truth is None or mosaic.wcs is None or mosaic.sources is None or not truth.number.size:
+        return []
+    found = {source.truth for source in sources}
+    ny, nx = mosaic.data.shape
+    missed = []
+    for row, (x, y) in enumerate(zip(*mosaic.wcs.invert(truth.ra, truth.dec, with_bounding_box=False), strict=True)):
+        inside = -0.5 <= x < nx - 0.5 and -0.5 <= y < ny - 0.5
+        if row not in found and inside and np.isfinite(mosaic.data[round(float(y)), round(float(x))]):
+            missed.append((int(truth.number[row]), float(truth.magnitude[row]), float(x), float(y)))
+    return missed
+
+
+def best_spectra(spectra: Sequence[Spectrum]) -> list[Spectrum]:
+    """Of each source and optics, the spectra of the last stage that made any, of the first order where there is one."""
+    groups: dict[tuple, list[Spectrum]] = defaultdict(list)
+    for spectrum in spectra:
+        groups[spectrum.catalog, spectrum.source, spectrum.optics].append(spectrum)
+    best = []
+    for group in groups.values():
+        rank = min(one.rank for one in group)
+        order = min(abs(one.order - 1) for one in group if one.rank == rank)
+        best += [one for one in group if one.rank == rank and abs(one.order - 1) == order]
+    return best
