@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from calibration.wcs.grism import grism_wcs
+from calibration.wcs.grism import NIRISS_AXIS, grism_wcs
 from calibration.wcs.imaging import LINEAR_KEYWORDS, filter_offset, footprint, imaging_wcs, region, sip_keywords
 from calibration.wcs.pointing import pointing_of
 from infra.products.header import keywords
@@ -58,10 +58,12 @@ def assign_wcs(image: Image, references: References, options: AssignWcsOptions) 
     if options.sip_approx:
         cards |= _sip_cards(image, wcs, options)
     if exp_type in _GRISM:
-        trees = {name: references.asdf(name) for name in ("distortion", "specwcs", "wavelengthrange")}
-        if offset is not None:
-            trees["filteroffset"] = references.asdf("filteroffset")
-        wcs = grism_wcs(header, trees)
+        if exp_type != "NIS_WFSS":
+            raise ValueError(f"assign_wcs does not know the dispersion of EXP_TYPE {exp_type} yet, only of NIS_WFSS")
+        grism, wheel = header.require("FILTER", "FWCPOS")
+        wcs = grism_wcs(wcs, references.asdf("specwcs"), grism, float(wheel), header.get("VELOSYS"))
+        cards["DISPAXIS"] = NIRISS_AXIS[grism]
+        log.info("assign_wcs: %s disperses along axis %d, with its wheel at %.4f deg", grism, cards["DISPAXIS"], wheel)
     else:
         corners = footprint(wcs, shape)
         cards["S_REGION"] = region(corners)

@@ -6,6 +6,11 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from calibration.images.background import average_background
+from calibration.images.wfss_background import TooFewFreePixels, mask_boxes, subtract_wfss_background
+from calibration.spectra.extract_2d import locate_traces, wavelength_ranges
+from calibration.spectra.sources import sources_of
+from infra.products.catalog import Catalog
+from infra.products.header import Header
 from infra.products.image import Image
 from infra.references.content import References
 from tasks.step import StepSkipped, step
@@ -14,17 +19,42 @@ log = logging.getLogger(__name__)
 
 
 class BackgroundOptions(BaseModel, frozen=True, extra="forbid"):
-    """How background exposures are averaged."""
+    """How background exposures are averaged, and how the sky of slitless exposures is scaled."""
 
     sigma: float = Field(3.0, gt=0, description="clip what is further from the median of the exposures [sigma]")
     maxiters: int | None = Field(None, ge=1, description="rounds of clipping; none: until nothing more is clipped")
+    wfss_mmag_extract: float | None = Field(
+        None, description="slitless: sources of this AB magnitude and fainter are sky"
+    )
+    wfss_maxiter: int = Field(5, ge=1, description="slitless: rounds of leaving out outliers")
+    wfss_rms_stop: float = Field(
+        0.0, ge=0, description="slitless: stop when the rms falls by less than this part of it"
+    )
+    wfss_outlier_percent: float = Field(
+        1.0, ge=0, lt=50, description="slitless: pixels left out at either end in each round [per cent]"
+    )
 
 
-@step("bkg_subtract", references=(), options=BackgroundOptions)
+def is_slitless(header: Header) -> bool:
+    """Whether the light of the whole field is dispersed."""
+    return str(header.get("EXP_TYPE", "")).endswith("WFSS")
+
+
+def _reference_types(header: Header) -> tuple[str, ...]:
+    return ("bkg", "wavelengthrange") if is_slitless(header) else ()
+
+
+@step("bkg_subtract", references=_reference_types, options=BackgroundOptions)
 def background(
-    image: Image, references: References, options: BackgroundOptions, members: tuple[Image, ...] = ()
+    image: Image,
+    references: References,
+    options: BackgroundOptions,
+    members: tuple[Image, ...] = (),
+    catalog: Catalog | None = None,
 ) -> Image:
-    """Subtract the mean of the background exposures of the association."""
+    """Subtract the sky: the mean of the background exposures, or for slitless spectra a scaled reference."""
+    if is_slitless(image.header):
+        return _subtract_slitless(image, references, options, catalog)
     if not members:
         raise StepSkipped("the association has no background exposures")
     level, flags = average_background(
@@ -38,3 +68,46 @@ def background(
     unit = image.header.get("BUNIT", "DN/s")
     log.info("background: subtracted the mean of %d exposures, %.4g %s", len(members), np.nanmedian(level), unit)
     return image.with_(data=image.data - level, dq=image.dq | flags)
+
+
+def _subtract_slitless(
+    image: Image, references: References, options: BackgroundOptions, catalog: Catalog | None
+) -> Image:
+    if references.path("bkg") is None:
+        raise StepSkipped("no BKG reference file matches this exposure")
+    header, shape = image.header, image.data.shape
+    covered = np.zeros(shape, bool)
+    if catalog is None:
+        log.warning("background: there is no source catalog, the sky is scaled to all pixels")
+    else:
+        pupil = header.require("PUPIL" if header.get("INSTRUME") == "NIRISS" else "FILTER")
+        ranges = wavelength_ranges(references.asdf("wavelengthrange"), pupil)
+        sources = sources_of(catalog.table, header.get("SCATFILE", "the source catalog"))
+        traces = locate_traces(image.wcs, sources, ranges, shape, faintest=options.wfss_mmag_extract)
+        covered = mask_boxes(shape, traces.xmin, traces.xmax, traces.ymin, traces.ymax)
+    sky = references.array("bkg", "SCI", header.subarray)
+    sky_dq = references.dq("bkg", header.subarray) if references.has("bkg", "DQ") else np.zeros(shape, np.uint32)
+    try:
+        done = subtract_wfss_background(
+            image.data,
+            image.err,
+            image.dq,
+            sky,
+            sky_dq,
+            covered,
+            header.require("DISPAXIS"),
+            options.wfss_outlier_percent,
+            options.wfss_maxiter,
+            options.wfss_rms_stop,
+        )
+    except TooFewFreePixels as error:
+        log.warning("background: %s", error)
+        raise StepSkipped(str(error)) from None
+    log.info(
+        "background: the sky reference times %.5g, %.4g %s on average, from %.0f %% of the pixels",
+        done.factor,
+        done.factor * np.nanmean(sky),
+        header.get("BUNIT", "DN/s"),
+        100 * done.free / image.data.size,
+    )
+    return image.with_(header=header.set(BKGD_SCL=done.factor), data=done.data, dq=done.dq)

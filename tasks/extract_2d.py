@@ -5,12 +5,12 @@ import logging
 
 import numpy as np
 from astropy.coordinates import SkyCoord
-from astropy.table import Table
 from pydantic import BaseModel, Field
 
 from calibration.spectra.extract_2d import clip_traces, cutout_wavelengths, locate_traces, wavelength_ranges
 from calibration.spectra.sources import Sources, sources_of
 from calibration.wcs.grism import slit_wcs
+from infra.products.catalog import Catalog
 from infra.products.header import Header
 from infra.products.image import Image
 from infra.products.slits import Slit, SlitSet, split_header
@@ -38,12 +38,12 @@ class Extract2dOptions(BaseModel, frozen=True, extra="forbid"):
 
 
 @step("extract_2d", references=("wavelengthrange",), options=Extract2dOptions)
-def extract_2d(image: Image, references: References, options: Extract2dOptions, catalog: Table) -> SlitSet:
+def extract_2d(image: Image, references: References, options: Extract2dOptions, catalog: Catalog) -> SlitSet:
     """Cut out the spectra of the sources of the catalog."""
     header = image.header
     name = header.get("SCATFILE", "the source catalog")
     exposure = header.get("FILENAME", "the exposure")
-    sources = sources_of(catalog, name)
+    sources = sources_of(catalog.table, name)
     if not len(sources):
         raise ValueError(
             f"{name} has no source with a position: there is nothing to extract from {exposure}; give a catalog of its "

@@ -4,10 +4,14 @@ import logging
 from typing import Any
 
 import numpy as np
+from astropy import units
 from pydantic import BaseModel, Field
 
 from calibration.images.photom import MJSR_TO_UJA2, fading, find_photom_row
+from calibration.spectra.photom import Cutout, calibrate_cutout, dispersed_conversion
+from infra.products.header import Header
 from infra.products.image import Image
+from infra.products.slits import SlitSet
 from infra.references.content import References
 from tasks.step import StepSkipped, step
 
@@ -21,10 +25,12 @@ class PhotomOptions(BaseModel, frozen=True, extra="forbid"):
 
 
 @step("photom", references=("photom", "area"), options=PhotomOptions)
-def photom(image: Image, references: References, options: PhotomOptions) -> Image:
+def photom(image: Image | SlitSet, references: References, options: PhotomOptions) -> Image | SlitSet:
     """Calibrate to MJy/sr."""
     if references.path("photom") is None:
         raise StepSkipped("no PHOTOM reference file matches this exposure")
+    if isinstance(image, SlitSet):
+        return _calibrate_slits(image, references, options)
     factor = _factor_of_image(image, references, options)
     cards = {"PHOTMJSR": factor, "PHOTUJA2": factor * MJSR_TO_UJA2, "BUNIT": "MJy/sr", **pixel_area(references)}
     log.info("photom: 1 DN/s is %.6g MJy/sr", factor)
@@ -57,6 +63,54 @@ def pixel_area(references: References) -> dict[str, Any]:
     return cards
 
 
+def _calibrate_slits(slits: SlitSet, references: References, options: PhotomOptions) -> SlitSet:
+    """Each slit with the row of its order; one without a row stays as it is."""
+    header = slits.header
+    table = references.table("photom", "PHOTOM")
+    area = pixel_area(references)
+    # What a row has to be multiplied with to be in MJy um s / (DN sr).
+    unit = references.header("photom", "PHOTOM").get("PHOTUNIT") if references.has("photom", "PHOTOM") else None
+    to_micron = 1.0 if unit is None else units.Unit(unit).to(units.Unit("MJy micron s / (DN sr)"))
+    rows: dict[int, tuple[float, np.ndarray, np.ndarray] | None] = {}
+    done = []
+    for slit in slits.slits:
+        if slit.order not in rows:
+            rows[slit.order] = _row_of_order(header, table, slit.order, references, options)
+        row = rows[slit.order]
+        if row is None:
+            done.append(slit.with_(header=slit.header.set(area)))
+            continue
+        factor, waves, response = row
+        conversion = dispersed_conversion(slit.wavelength, slit.axis, factor * to_micron, waves, response)
+        cutout = Cutout(slit.data, slit.err, slit.dq, slit.var_poisson, slit.var_rnoise, slit.var_flat)
+        cards = {"PHOTMJSR": factor, "PHOTUJA2": factor * MJSR_TO_UJA2, "BUNIT": "MJy/sr", **area}
+        done.append(slit.with_(header=slit.header.set(cards), **vars(calibrate_cutout(cutout, conversion))))
+    for order, row in rows.items():
+        if row is None:
+            log.warning("photom: the PHOTOM reference file has no row for order %d, its spectra stay in DN/s", order)
+        else:
+            log.info("photom: order %d: 1 DN/s per um is %.6g MJy/sr", order, row[0])
+    return slits.with_(slits=tuple(done))
+
+
+def _row_of_order(
+    header: Header, table: Any, order: int, references: References, options: PhotomOptions
+) -> tuple[float, np.ndarray, np.ndarray] | None:
+    """Scalar factor, wavelengths [um] and relative factors of an order; None where the reference has no row for it."""
+    of_order = np.flatnonzero(np.asarray(table["order"]) == order) if "order" in table.names else np.arange(len(table))
+    found = find_photom_row(table[of_order], {"filter": header["FILTER"], "pupil": header["PUPIL"]})
+    if found is None:
+        return None
+    index = int(of_order[found])
+    row = table[index]
+    factor = float(row["photmjsr"]) / _fading(header, index, references, options)
+    n = int(row["nelem"]) if "nelem" in table.names else None
+    waves, response = (np.asarray(row[column][:n], float) for column in ("wavelength", "relresponse"))
+    if 0 < waves.max() < 1e-4:
+        waves = waves * 1e6  # from metres
+    return factor, waves, response
+
+
 def _factor_of_image(image: Image, references: References, options: PhotomOptions) -> float:
     header = image.header
     table = references.table("photom", "PHOTOM")
@@ -75,7 +129,12 @@ def _factor_of_image(image: Image, references: References, options: PhotomOption
     if row is None:
         wanted = ", ".join(f"{column} {value}" for column, value in tries[0].items())
         raise StepSkipped(f"the PHOTOM reference file has no row for {wanted}")
-    factor = float(table["photmjsr"][row])
+    return float(table["photmjsr"][row]) / _fading(header, row, references, options)
+
+
+def _fading(header: Header, row: int, references: References, options: PhotomOptions) -> float:
+    """The part of the light of day zero that the exposure recorded, by the trends of a row; 1 where it has none."""
+    fraction = 1.0
     if options.apply_time_correction:
         trends = {}
         for trend in ("linear", "exponential", "powerlaw"):
@@ -86,5 +145,4 @@ def _factor_of_image(image: Image, references: References, options: PhotomOption
         if trends:
             fraction = fading(trends, header.require("EXPMID"))
             log.info("photom: %.4f of the light of day zero is recorded", fraction)
-            factor /= fraction
-    return factor
+    return fraction

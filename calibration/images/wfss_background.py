@@ -19,6 +19,10 @@ from calibration import dq as flags
 LEAST_FREE = 0.05
 
 
+class TooFewFreePixels(ValueError):
+    """Spectra cover so much of the detector that the level of the sky cannot be told; the message says how much."""
+
+
 @dataclass(frozen=True)
 class WfssBackground:
     """What `subtract_wfss_background` found.
@@ -86,7 +90,9 @@ def subtract_wfss_background(
     Raises
     ------
     ValueError
-        If the shapes differ, or too few pixels are free of spectra.
+        If the shapes differ.
+    TooFewFreePixels
+        If too few pixels are free of spectra, or none has both a signal and a pattern.
     """
     if not data.shape == err.shape == dq.shape == sky.shape == sky_dq.shape == covered.shape:
         raise ValueError(
@@ -96,7 +102,7 @@ def subtract_wfss_background(
     good = ~covered & (sky != 0) & (dq & flags.PIXEL["DO_NOT_USE"] == 0)
     free = int(np.count_nonzero(good))
     if free <= int(LEAST_FREE * data.size):
-        raise ValueError(
+        raise TooFewFreePixels(
             f"only {free} of {data.size} pixels are free of spectra, less than {LEAST_FREE:.0%}: the level of the sky "
             "cannot be told; mask fewer sources (background.wfss_mmag_extract), or skip the step"
         )
@@ -115,7 +121,7 @@ def subtract_wfss_background(
         use &= (residual >= low) & (residual <= high)
     factor = _level(data, sky, weight, use)
     if not np.isfinite(factor):
-        raise ValueError(
+        raise TooFewFreePixels(
             "no pixel has both a signal and a sky pattern: the level of the sky cannot be told; skip the step"
         )
     return WfssBackground((data - factor * sky).astype(np.float32), dq | sky_dq, factor, free)
