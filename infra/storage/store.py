@@ -1,6 +1,6 @@
 """Files by URL: a local path, ``memory://`` or ``s3://`` work the same, and a file appears whole or not at all.
 
-A local file is written aside in the same folder, forced to the disk and renamed; an object is put in one piece (which
+A local file is written in a hidden folder beside its place, forced to the disk and moved; an object is put in one piece (which
 is atomic) from a complete local file. What is read from an object store is first copied to a scratch folder of this
 process, whole or not at all, and that folder never grows over its limit.
 
@@ -21,7 +21,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -96,12 +96,9 @@ def publish(local_file: str | Path, url: str) -> str:
         if is_local(url):
             target = Path(local_path(url))
             target.parent.mkdir(parents=True, exist_ok=True)
-            aside = _aside(target)
-            try:
+            with _aside(target) as aside:
                 shutil.copyfile(local_file, aside)
                 _move_into_place(aside, target)
-            finally:
-                aside.unlink(missing_ok=True)
             return url
         system, path = _open_store(url)
         with _publishing[hash(url) % len(_publishing)]:  # else the size found may be that of another thread's file
@@ -123,7 +120,7 @@ def publish(local_file: str | Path, url: str) -> str:
 def writing(url: str) -> Iterator[str]:
     """A local path to write a file to, which is published as ``url`` on a clean exit; on an exception nothing is left.
 
-    The name of the path ends in the name of the file, so that writers see its extension.
+    The path has the name of the file: writers look at its extension, and write it into FILENAME.
 
     Raises
     ------
@@ -136,15 +133,10 @@ def writing(url: str) -> Iterator[str]:
             if target.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
             target.parent.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(target)
-            aside = _aside(target)
-            try:
-                aside.touch(exist_ok=False)
+            _remove_leftovers(target.parent)
+            with _aside(target) as aside:
                 yield str(aside)
                 _move_into_place(aside, target)
-            finally:
-                with suppress(OSError):
-                    aside.unlink(missing_ok=True)
         else:
             folder = Path(tempfile.mkdtemp(dir=_scratch()))
             try:
@@ -302,23 +294,29 @@ def _reason(error: Exception) -> str:
     return " ".join(str(text).split())
 
 
-def _aside(target: Path) -> Path:
-    """A hidden name in the folder of ``target`` that tells who writes it."""
-    return target.with_name(f".part-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{target.name}")
+@contextmanager
+def _aside(target: Path) -> Iterator[Path]:
+    """A path of the same name in a new hidden folder beside ``target``, which tells who writes there."""
+    folder = target.with_name(f".part-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    folder.mkdir()
+    try:
+        yield folder / target.name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _host() -> str:
     return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
 
 
-def _remove_leftovers(target: Path) -> None:
-    """Remove what a process of this machine that is no more has left of the same file."""
-    pattern = re.compile(rf"\.part-{re.escape(_host())}-(\d+)-[0-9a-f]{{8}}-{re.escape(target.name)}")
-    for entry in os.scandir(target.parent):
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes of this machine that are no more have left."""
+    pattern = re.compile(rf"\.part-{re.escape(_host())}-(\d+)-[0-9a-f]{{8}}")
+    for entry in os.scandir(folder):
         found = pattern.fullmatch(entry.name)
         if found and not _is_alive(int(found.group(1))):
             log.info("removing %s, left by a process that was killed", entry.path)
-            Path(entry.path).unlink(missing_ok=True)
+            shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _is_alive(pid: int) -> bool:
