@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from gwcs import WCS
 from pydantic import BaseModel, Field
 
 from calibration import dq
@@ -14,6 +16,7 @@ from calibration.wcs.mosaic import Orientation, centre_of, fits_keywords, hull, 
 from infra.products.header import Header, keywords
 from infra.products.image import Image
 from infra.references.content import References
+from tasks.groups import group_exposures
 from tasks.step import step
 
 log = logging.getLogger(__name__)
@@ -49,10 +52,21 @@ class ResampleOptions(BaseModel, frozen=True, extra="forbid"):
     report_var: bool = Field(True, description="write the planes of the variances")
 
 
-@step("resample", options=ResampleOptions)
-def resample(images: tuple[Image, ...] | Image, references: References, options: ResampleOptions) -> Image:
-    """Put images on one undistorted grid."""
-    members = (images,) if isinstance(images, Image) else tuple(images)
+@dataclass(frozen=True)
+class Grid:
+    """Where a mosaic stands: its WCS, the side of a pixel [deg] and that over the side of an input pixel."""
+
+    wcs: WCS
+    scale: float
+    ratio: float
+    corners: tuple[np.ndarray, ...]
+
+
+def output_grid(members: Sequence[Image], options: ResampleOptions = ResampleOptions()) -> Grid:  # noqa: B008  frozen
+    """The grid that holds all images, as the options say.
+
+    ``corners`` are the footprints (4, 2) of the images [deg].
+    """
     if not members:
         raise ValueError("resample needs at least one image, but got none")
     for image in members:
@@ -61,18 +75,13 @@ def resample(images: tuple[Image, ...] | Image, references: References, options:
             raise ValueError(f"{name}: resample takes images of two dimensions, but this one has {image.data.ndim}")
         if image.wcs is None:
             raise ValueError(f"{name} has no WCS; run assign_wcs first")
-
     first = members[0]
     # As S_REGION has them: nine decimals.
-    corners = [footprint(image.wcs, image.data.shape).round(9) for image in members]
+    corners = tuple(footprint(image.wcs, image.data.shape).round(9) for image in members)
     ra, dec = first.header.get("RA_REF"), first.header.get("DEC_REF")
     here = pixel_scale(first.wcs, *(centre_of(corners[:1]) if ra is None or dec is None else (ra, dec)))
-    if options.pixel_scale is None:
-        scale, ratio = here * options.pixel_scale_ratio, options.pixel_scale_ratio
-    else:
-        scale = options.pixel_scale / 3600
-        ratio = scale / here
-    grid = mosaic_wcs(
+    scale = here * options.pixel_scale_ratio if options.pixel_scale is None else options.pixel_scale / 3600
+    wcs = mosaic_wcs(
         corners,
         scale,
         Orientation(*first.header.require("ROLL_REF", "V3I_YANG", "VPARITY")),
@@ -81,6 +90,15 @@ def resample(images: tuple[Image, ...] | Image, references: References, options:
         options.crpix,
         None if options.output_shape is None else options.output_shape[::-1],
     )
+    return Grid(wcs, scale, scale / here, corners)
+
+
+@step("resample", options=ResampleOptions)
+def resample(images: tuple[Image, ...] | Image, references: References, options: ResampleOptions) -> Image:
+    """Put images on one undistorted grid."""
+    members = (images,) if isinstance(images, Image) else tuple(images)
+    chosen = output_grid(members, options)
+    grid, scale, ratio = chosen.wcs, chosen.scale, chosen.ratio
     nx, ny = grid.pixel_shape
     mosaic = drizzle(
         _exposures(members, grid, options),
@@ -105,10 +123,10 @@ def resample(images: tuple[Image, ...] | Image, references: References, options:
     )
     cards: dict[str, Any] = {
         **fits_keywords(grid),
-        "S_REGION": region(hull(corners)),
+        "S_REGION": region(hull(chosen.corners)),
         "PIXAR_A2": (3600 * scale) ** 2,
         "PIXAR_SR": (3600 * scale * _ARCSEC_TO_RAD) ** 2,
-        "NDRIZ": len(_groups(members)),
+        "NDRIZ": len(group_exposures(members)),
         "RESWHT": options.weight_type,
         "PIXFRAC": options.pixfrac,
         "PXSCLRT": ratio,
@@ -127,7 +145,7 @@ def resample(images: tuple[Image, ...] | Image, references: References, options:
         wht=mosaic.weight,
         con=mosaic.context,
         wcs=grid,
-        recipe=first.recipe,
+        recipe=members[0].recipe,
     )
 
 
@@ -145,16 +163,6 @@ def _exposures(members: Sequence[Image], grid: Any, options: ResampleOptions) ->
         )
 
 
-def _groups(members: Sequence[Image]) -> list[Header]:
-    """The first header of each exposure: detectors that observed together count as one in the times."""
-    keys = ("PROGRAM", "OBSERVTN", "VISIT", "VISITGRP", "SEQ_ID", "ACT_ID", "EXPOSURE")
-    found: dict[Any, Header] = {}
-    for number, image in enumerate(members):
-        known = tuple(image.header.get(key) for key in keys)
-        found.setdefault(number if None in known else known, image.header)
-    return list(found.values())
-
-
 def _blend(members: Sequence[Image], times: bool) -> Header:
     first = members[0].header
     known = keywords()
@@ -163,7 +171,7 @@ def _blend(members: Sequence[Image], times: bool) -> Header:
     ]
     changes: dict[str, Any] = dict.fromkeys((*LINEAR_KEYWORDS, *_POINTING_KEYWORDS, *distortion))
     if times:
-        headers = _groups(members)
+        headers = [members[group[0]].header for group in group_exposures(members)]
         for key in _SUMMED:
             values = [header.get(key) for header in headers]
             if None not in values:
