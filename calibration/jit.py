@@ -19,13 +19,12 @@ def _digest_of_sources() -> str:
 
 
 def _cache_folder() -> str:
-    root = os.environ.get("CALWEAVE_KERNEL_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "calweave", "kernels"
-    )
-    return os.path.join(root, _digest_of_sources())
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = os.environ.get("CALWEAVE_KERNEL_CACHE") or Path(home) / "calweave" / "kernels"
+    return str(Path(root) / _digest_of_sources())
 
 
-numba.config.CACHE_DIR = _cache_folder()
+numba.config.CACHE_DIR = _cache_folder()  # type: ignore[attr-defined]
 
 
 def kernel(function):

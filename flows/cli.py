@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Group, Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from infra.provenance import calweave_version
@@ -29,7 +30,6 @@ Exit codes: 0 done, 1 error, 2 wrong usage, 64 nothing to do (no science data on
     version=calweave_version,
 )
 app.register_install_completion_command()
-asn = App(name="asn", help="Make, explain, compare and edit associations.")
 console = Console(stderr=True)
 
 calibrate = Group("Calibrate", sort_key=1)
@@ -60,7 +60,8 @@ STAGES = Literal["detector1", "dark", "guider", "image2", "image3", "spec2", "sp
 
 @app.command(group=calibrate)
 def run(
-    inputs: Annotated[list[str], Parameter(name="input", help="a folder of exposures, a pool, or association files")],
+    inputs: Annotated[list[str], Parameter(name="INPUT", help="a folder of exposures, a pool, or association files")],
+    /,
     *,
     out: Out,
     parameter: Assignments = (),  # type: ignore[assignment]
@@ -85,7 +86,8 @@ def run(
 @app.command(group=calibrate)
 def stage(
     name: STAGES,
-    inputs: Annotated[list[str], Parameter(name="input", help="exposures, products or association files")],
+    inputs: Annotated[list[str], Parameter(name="INPUT", help="exposures, products or association files")],
+    /,
     *,
     out: Out,
     parameter: Assignments = (),  # type: ignore[assignment]
@@ -100,7 +102,7 @@ def stage(
 
     code = DONE
     for url in inputs:
-        for made in STAGE_FLOWS()[name](url, out, overrides):
+        for made in STAGE_FLOWS[name](url, out, overrides):
             print(made)
     return code
 
@@ -159,8 +161,12 @@ def steps(name: Annotated[str | None, Parameter(help="one step; default: a list 
             table.add_column(heading)
         table.add_row("skip", str(not step.default).lower(), "leave the step out")
         for option, field in step.options.model_fields.items():
-            bounds = ", ".join(str(bound) for bound in field.metadata)
-            table.add_row(option, json.dumps(field.default, default=str), f"{field.description} {bounds}".strip())
+            signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+            bounds = [
+                f"{sign} {getattr(m, key)}" for m in field.metadata for key, sign in signs.items() if hasattr(m, key)
+            ]
+            meaning = f"{field.description}{'; ' if bounds else ''}{' and '.join(bounds)}"
+            table.add_row(option, json.dumps(field.default, default=str), escape(meaning))
     Console().print(table)
     return DONE
 
@@ -182,13 +188,14 @@ def report(
     return DONE
 
 
-references = App(name="references", help="Reference files of a run.")
-app.command(references, group=prepare)
+references = App(name="references", help="Reference files of a run.", group=prepare)
+app.command(references)
 
 
 @references.command
 def pack(
-    inputs: Annotated[list[str], Parameter(name="input", help="a folder of exposures, or exposures")],
+    inputs: Annotated[list[str], Parameter(name="INPUT", help="a folder of exposures, or exposures")],
+    /,
     *,
     out: Annotated[Path, Parameter(name=["-o", "--out"], help="folder to write; it is a reference cache by itself")],
     crds: Crds = None,
@@ -203,7 +210,7 @@ def pack(
     return DONE
 
 
-app.command("flows.asn:app", name="asn", group=prepare)
+app.command("flows.asn:app", name="asn", group=prepare, help="Make, explain, compare and edit associations.")
 
 
 def _start(crds: str | None, verbose: bool) -> None:
@@ -238,3 +245,7 @@ def main() -> None:
         console.print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
         sys.exit({"NothingToDo": NOTHING, "OptionError": USAGE}.get(type(error).__name__, ERROR))
     sys.exit(code if isinstance(code, int) else DONE)
+
+
+if __name__ == "__main__":
+    main()

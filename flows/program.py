@@ -28,7 +28,7 @@ from rich.table import Table
 
 from associations.association import Association, read_association
 from associations.generator import generate
-from associations.pool import make_pool, read_pool
+from associations.pool import make_pool, merge_pools, read_pool
 from flows.dark import dark, dark_steps
 from flows.detector1 import all_steps, detector1
 from flows.guider import STEPS as GUIDER_STEPS

@@ -37,8 +37,8 @@ class NoOptions(BaseModel, frozen=True, extra="forbid"):
 class Step:
     """What the flows and the command line know of a step.
 
-    ``references`` gives the reference types that it reads for a header; ``default`` tells whether it runs when nobody says otherwise; ``keyword``
-    is its ``S_*`` card; ``description`` the first line of its docstring.
+    ``references`` gives the reference types that it reads for a header; ``default`` tells whether it runs when nobody
+    says otherwise; ``keyword`` is its ``S_*`` card; ``description`` the first line of its docstring.
     """
 
     name: str
@@ -90,7 +90,7 @@ def step(
     def decorate(function: Callable) -> Any:
         info = Step(
             name=name,
-            references=references if callable(references) else (lambda header, types=tuple(references): types),
+            references=references if callable(references) else _always(tuple(references)),
             options=options,
             default=default,
             keyword=keyword_of(f"meta.cal_step.{name}"),
@@ -115,9 +115,13 @@ def step(
             used = {reftype: references.name(reftype) for reftype in wanted if reftype in references.files}
             return record(result, info, "COMPLETE", references=used, options=chosen.values.model_dump(mode="json"))
 
-        return task(run, name=name, cache_policy=NO_CACHE, persist_result=False)
+        return task(name=name, cache_policy=NO_CACHE, persist_result=False)(run)
 
     return decorate
+
+
+def _always(reftypes: tuple[str, ...]) -> Callable[[Header], tuple[str, ...]]:
+    return lambda header: reftypes
 
 
 def header_of(product: Any) -> Header:

@@ -5,6 +5,7 @@ and what FITS cannot hold (the WCS, the recipe) in a last extension ``ASDF``. Ar
 validate an array costs more than to write it.
 """
 
+import gzip
 import io
 import logging
 import warnings
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import asdf
 import numpy as np
@@ -152,8 +153,8 @@ def _extend(header: fits.Header, cards: Sequence[tuple]) -> None:
         if keyword and keyword in header:
             header[keyword] = value
         elif keyword:
-            # What is left of the 80 columns beside the value, and " / ".
-            room = 77 - len(fits.Card(keyword, value).image.rstrip())
+            # What is left of the 80 columns beside the value, which takes the first 30 or more, and " / ".
+            room = 77 - max(30, len(fits.Card(keyword, value).image.rstrip()))
             header.append((keyword, value, "".join(comment)[: max(room, 0)]), end=True)
         else:
             header.append(("", value), end=True)
@@ -229,23 +230,32 @@ class _open:
     def __enter__(self) -> fits.HDUList:
         advice = "fetch or make it again"
         try:
-            self.hdulist = fits.open(self.path, memmap=False, lazy_load_hdus=False, ignore_missing_simple=False)
+            self.stream: IO[bytes] = self.path.open("rb")
         except FileNotFoundError:
             raise ProductError(f"{self.path}: no such file; check the name") from None
         except IsADirectoryError:
             raise ProductError(f"{self.path}: expected a FITS file, but this is a folder") from None
+        except OSError as error:
+            raise ProductError(f"{self.path}: cannot be read ({error.strerror}); check its permissions") from None
+        try:
+            if self.stream.read(2) == b"\x1f\x8b":
+                # Whole at once: astropy takes the end of a cut file for the end of its extensions.
+                with self.stream:
+                    self.stream = io.BytesIO(gzip.decompress(self.path.read_bytes()))
+            size = self.stream.seek(0, io.SEEK_END)
+            self.stream.seek(0)
+            self.hdulist = fits.open(self.stream, memmap=False, lazy_load_hdus=False, ignore_missing_simple=False)
         except Exception as error:
+            self.stream.close()
             size = self.path.stat().st_size
             raise ProductError(
                 f"{self.path}: expected a FITS file, but it does not read as one ({size} bytes; {error}); {advice}"
             ) from None
         last = self.hdulist[-1].fileinfo()
         end = last["datLoc"] + last["datSpan"]
-        size = self.path.stat().st_size
-        with self.path.open("rb") as stream:
-            compressed = stream.read(2) == b"\x1f\x8b"
-        if not compressed and not end <= size < end + 2880:
+        if not end <= size < end + 2880:
             self.hdulist.close()
+            self.stream.close()
             raise ProductError(
                 f"{self.path}: expected {end} bytes from its headers, but the file has {size}: it is "
                 f"{'cut short' if size < end else 'damaged after its last whole extension'}; {advice}"
@@ -254,6 +264,7 @@ class _open:
 
     def __exit__(self, kind, error, trace) -> None:
         self.hdulist.close()
+        self.stream.close()
         if (
             kind is not None
             and issubclass(kind, OSError | TypeError | ValueError | EOFError)

@@ -85,7 +85,7 @@ def read_image(path: str | Path) -> Image:
         raise ProductError(
             f"{contents.name}: expected an image or one per integration, but SCI has the shape {data.shape}"
         )
-    planes = {}
+    planes: dict[str, Any] = {}
     for field_name, (extname, dtype) in _PLANES.items():
         array = contents.get(extname)
         planes[field_name] = None if array is None else array.astype(dtype, copy=False)

@@ -60,10 +60,7 @@ def compare_with_truth(products: str | Path, truth: str | Path, threshold: float
     hit = wanted[distance[wanted] < MATCH_RADIUS]
     labels = {int(sources["id"][i]): int(catalog["label"][nearest[i]]) for i in hit}
     offset = np.array(
-        [
-            [float(catalog["xcentroid"][nearest[i]]) - x[i], float(catalog["ycentroid"][nearest[i]]) - y[i]]
-            for i in hit
-        ]
+        [[float(catalog["xcentroid"][nearest[i]]) - x[i], float(catalog["ycentroid"][nearest[i]]) - y[i]] for i in hit]
     ).reshape(-1, 2)
     return Comparison(
         expected=len(wanted),
@@ -97,7 +94,9 @@ def _compare_lines(products: Path, truth: Path, labels: dict[int, int]) -> Table
     lines = Table.read(truth / "lines.ecsv", format="ascii.ecsv")
     for path in sorted(products.glob("*_c1d.fits")):
         spectra = read_spectra(path)
-        rows = {int(row["SOURCE_ID"]): row for each in spectra.tables if each.cards.get("SPORDER") == 1 for row in each.rows}
+        rows = {
+            int(row["SOURCE_ID"]): row for each in spectra.tables if each.cards.get("SPORDER") == 1 for row in each.rows
+        }
         for line in lines:
             row = rows.get(labels.get(int(line["id"]), -1))
             wavelength = float(line["wavelength"])

@@ -1,0 +1,57 @@
+"""The demo: simulate a program, calibrate it, and hold the result against the truth that went in."""
+
+import logging
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from flows.program import run_program
+from infra.products.header import ProductError
+from infra.synthetic.compare import compare_with_truth
+from infra.synthetic.program import write_program
+
+log = logging.getLogger(__name__)
+
+LINE_SNR = 10.0
+
+
+def run_demo(folder: Path, size: int, seed: int, slots: int, console: Console) -> int:
+    """Write ``folder/program`` (the simulated exposures) and ``folder/products``; returns the exit code of the command.
+
+    A demo that is already in the folder is made anew; a folder with anything else is left alone.
+    """
+    if folder.exists() and set(path.name for path in folder.iterdir()) - {"program", "products", "report.html"}:
+        raise ProductError(f"{folder}: expected a new folder or one of an earlier demo; choose another with --out")
+    for name in ("program", "products"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    clock = time.monotonic()
+    with console.status(f"simulating a NIRISS WFSS program, {size} x {size} pixels, seed {seed}"):
+        made = write_program(folder / "program", size=size, seed=seed)
+    console.print(
+        f"simulated {len(made.uncal)} exposures of {len(made.sources)} sources in {time.monotonic() - clock:.0f} s"
+    )
+    products, truth = folder / "products", folder / "program" / "truth"
+    code = run_program([str(made.folder)], str(products), {}, slots, str(truth), console)
+    if code == 0:
+        print_comparison(products, truth, console)
+    console.print(f"[bold]look at[/] {products / 'report.html'}   ({time.monotonic() - clock:.0f} s in all)")
+    return code
+
+
+def print_comparison(products: Path, truth: Path, console: Console) -> None:
+    """Say how much of the truth came back."""
+    result = compare_with_truth(products, truth)
+    console.print(
+        f"truth: {result.found} of {result.expected} sources brighter than 10 sigma found"
+        + (f" (not: {', '.join(map(str, result.missing))})" if result.missing else "")
+        + f", positions {result.position_rms:.3f} pixel rms, {result.position_worst:.3f} at worst"
+    )
+    good = result.lines[result.lines["snr"] > LINE_SNR]
+    if len(good):
+        console.print(
+            f"truth: {len(good)} emission lines above {LINE_SNR:.0f} sigma, {np.std(good['offset']):.2f} spectral pixels rms, "
+            f"{np.abs(good['offset']).max():.2f} at worst; flux ratio {np.median(good['flux_ratio']):.3f} (median)"
+        )
