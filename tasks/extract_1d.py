@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from calibration.spectra.extract_1d import Extracted, aperture_correction, extract_box
 from infra.products.header import Header, keywords
+from infra.products.names import rename
 from infra.products.slits import Slit, SlitSet
 from infra.products.spectrum import SpectrumSet, SpectrumTable, empty_rows, wfss_units
 from infra.references.content import References
@@ -117,13 +118,16 @@ def _table(
             "EXTRACT2D_YSTOP": y + slit.data.shape[0],
         }.items():
             row[column] = value
+    # Only the first slit of an exposure has its footprint.
+    regions = [slit.header["S_REGION"] for slit, _, _ in spectra if "S_REGION" in slit.header]
     cards: dict[str, Any] = {
-        "FILENAME": exposure.get("FILENAME"),
+        "FILENAME": rename(exposure["FILENAME"], "cal") if "FILENAME" in exposure else None,
         "EXPGRPID": group,
         "DISPAXIS": first.axis,
         "SPORDER": first.order,
         "EFFEXPTM": exposure.get("EFFEXPTM"),
         "EFFINTTM": exposure.get("EFFINTTM"),
+        "S_REGION": regions[0] if regions else None,
     }
     units = wfss_units("EXTRACT1D", "Jy", "MJy/sr") if calibrated else wfss_units("EXTRACT1D", "DN/s", "DN/s")
     return SpectrumTable("EXTRACT1D", cards, rows, units)

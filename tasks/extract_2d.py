@@ -70,7 +70,9 @@ def extract_2d(image: Image, references: References, options: Extract2dOptions, 
                 "extract_2d: source %d of %s has no spectrum on the detector in %s", sources.label[k], name, exposure
             )
     kept, common = split_header(header)
-    common_cards = {key: common[key] for key in ("SPECSYS", "BUNIT") if key in common}
+    common_cards = {key: common[key] for key in ("SPECSYS", "BUNIT") if key in common} | {"RADESYS": "ICRS"}
+    if traces.dispersion.velocity != 1:
+        common_cards["SPECSYS"] = "BARYCENT"
     planes = [image.data, image.err, image.dq, image.var_poisson, image.var_rnoise, image.var_flat]
     slits = []
     for k, wavelength in enumerate(cutout_wavelengths(traces)):

@@ -65,23 +65,18 @@ def pixel_area(references: References) -> dict[str, Any]:
 
 def _calibrate_slits(slits: SlitSet, references: References, options: PhotomOptions) -> SlitSet:
     """Each slit with the row of its order; one without a row stays as it is."""
-    header = slits.header
-    table = references.table("photom", "PHOTOM")
     area = pixel_area(references)
-    # What a row has to be multiplied with to be in MJy um s / (DN sr).
-    unit = references.header("photom", "PHOTOM").get("PHOTUNIT") if references.has("photom", "PHOTOM") else None
-    to_micron = 1.0 if unit is None else units.Unit(unit).to(units.Unit("MJy micron s / (DN sr)"))
     rows: dict[int, tuple[float, np.ndarray, np.ndarray] | None] = {}
     done = []
     for slit in slits.slits:
         if slit.order not in rows:
-            rows[slit.order] = _row_of_order(header, table, slit.order, references, options)
+            rows[slit.order] = row_of_order(slits.header, slit.order, references, options.apply_time_correction)
         row = rows[slit.order]
         if row is None:
             done.append(slit.with_(header=slit.header.set(area)))
             continue
         factor, waves, response = row
-        conversion = dispersed_conversion(slit.wavelength, slit.axis, factor * to_micron, waves, response)
+        conversion = dispersed_conversion(slit.wavelength, slit.axis, factor, waves, response)
         cutout = Cutout(slit.data, slit.err, slit.dq, slit.var_poisson, slit.var_rnoise, slit.var_flat)
         cards = {"PHOTMJSR": factor, "PHOTUJA2": factor * MJSR_TO_UJA2, "BUNIT": "MJy/sr", **area}
         done.append(slit.with_(header=slit.header.set(cards), **vars(calibrate_cutout(cutout, conversion))))
@@ -93,17 +88,33 @@ def _calibrate_slits(slits: SlitSet, references: References, options: PhotomOpti
     return slits.with_(slits=tuple(done))
 
 
-def _row_of_order(
-    header: Header, table: Any, order: int, references: References, options: PhotomOptions
+def row_of_order(
+    header: Header, order: int, references: References, apply_time_correction: bool
 ) -> tuple[float, np.ndarray, np.ndarray] | None:
-    """Scalar factor, wavelengths [um] and relative factors of an order; None where the reference has no row for it."""
+    """The sensitivity of a spectral order; None where the reference has no row for it.
+
+    Returns
+    -------
+    factor : float
+        MJy um s / (DN sr), which the relative factors multiply.
+    waves : (n,) float64
+        Wavelengths [um].
+    response : (n,) float64
+        Relative factors.
+    """
+    table = references.table("photom", "PHOTOM")
     of_order = np.flatnonzero(np.asarray(table["order"]) == order) if "order" in table.names else np.arange(len(table))
     found = find_photom_row(table[of_order], {"filter": header["FILTER"], "pupil": header["PUPIL"]})
     if found is None:
         return None
     index = int(of_order[found])
     row = table[index]
-    factor = float(row["photmjsr"]) / _fading(header, index, references, options)
+    factor = float(row["photmjsr"])
+    if apply_time_correction:
+        factor /= _fading(header, index, references)
+    unit = references.header("photom", "PHOTOM").get("PHOTUNIT")
+    if unit is not None:
+        factor *= units.Unit(unit).to(units.Unit("MJy micron s / (DN sr)"))
     n = int(row["nelem"]) if "nelem" in table.names else None
     waves, response = (np.asarray(row[column][:n], float) for column in ("wavelength", "relresponse"))
     if 0 < waves.max() < 1e-4:
@@ -129,20 +140,20 @@ def _factor_of_image(image: Image, references: References, options: PhotomOption
     if row is None:
         wanted = ", ".join(f"{column} {value}" for column, value in tries[0].items())
         raise StepSkipped(f"the PHOTOM reference file has no row for {wanted}")
-    return float(table["photmjsr"][row]) / _fading(header, row, references, options)
+    factor = float(table["photmjsr"][row])
+    return factor / _fading(header, row, references) if options.apply_time_correction else factor
 
 
-def _fading(header: Header, row: int, references: References, options: PhotomOptions) -> float:
+def _fading(header: Header, row: int, references: References) -> float:
     """The part of the light of day zero that the exposure recorded, by the trends of a row; 1 where it has none."""
-    fraction = 1.0
-    if options.apply_time_correction:
-        trends = {}
-        for trend in ("linear", "exponential", "powerlaw"):
-            extname = f"TIMECOEFF_{trend.upper()}"
-            if references.has("photom", extname):
-                coefficients = references.table("photom", extname)
-                trends[trend] = {name.lower(): coefficients[name][row] for name in coefficients.dtype.names}
-        if trends:
-            fraction = fading(trends, header.require("EXPMID"))
-            log.info("photom: %.4f of the light of day zero is recorded", fraction)
+    trends = {}
+    for trend in ("linear", "exponential", "powerlaw"):
+        extname = f"TIMECOEFF_{trend.upper()}"
+        if references.has("photom", extname):
+            coefficients = references.table("photom", extname)
+            trends[trend] = {name.lower(): coefficients[name][row] for name in coefficients.dtype.names}
+    if not trends:
+        return 1.0
+    fraction = fading(trends, header.require("EXPMID"))
+    log.info("photom: %.4f of the light of day zero is recorded", fraction)
     return fraction

@@ -175,6 +175,12 @@ def slit_wcs(grism: WCS, x: int, y: int, shape: tuple[int, int], direct: tuple[f
     return WCS([(first, to_grism), *((step.frame, step.transform) for step in grism.pipeline)])
 
 
+def exposure_wcs(slit: WCS) -> WCS:
+    """The WCS of the exposure that a slit was cut out of: that of the slit without its first frame."""
+    steps = [(step.frame, step.transform) for step in slit.pipeline]
+    return WCS(steps[1:] if slit.available_frames[0] == "grism_slit" else steps)
+
+
 def dispersion_of(grism: WCS) -> Dispersion:
     """The coefficients of the dispersion that stand in the WCS of a grism exposure.
 
