@@ -56,7 +56,7 @@ def assign_wcs(image: Image, references: References, options: AssignWcsOptions) 
     wcs = imaging_wcs(pointing_of(header), distortion, shape, (area.xstart, area.ystart), offset)
     cards: dict[str, Any] = {}
     if options.sip_approx:
-        cards |= _sip_cards(image, wcs, options)
+        cards |= sip_cards(image, wcs, options)
     if exp_type in _GRISM:
         if exp_type != "NIS_WFSS":
             raise ValueError(f"assign_wcs does not know the dispersion of EXP_TYPE {exp_type} yet, only of NIS_WFSS")
@@ -71,7 +71,8 @@ def assign_wcs(image: Image, references: References, options: AssignWcsOptions) 
     return image.with_(header=header.set(cards), wcs=wcs)
 
 
-def _sip_cards(image: Image, wcs: Any, options: AssignWcsOptions) -> dict[str, Any]:
+def sip_cards(image: Image, wcs: Any, options: AssignWcsOptions) -> dict[str, Any]:
+    """The FITS keywords that approximate ``wcs`` about the reference pixel of ``image``; none if no fit is good enough."""
     header = image.header
     crpix = header.get("CRPIX1"), header.get("CRPIX2")
     degrees = range(1, 6) if options.sip_degree is None else (options.sip_degree,)

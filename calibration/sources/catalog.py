@@ -15,6 +15,7 @@ from astropy.table import QTable
 from gwcs import WCS
 from photutils.segmentation import SegmentationImage, SourceCatalog
 
+from calibration.sources.detect import Segments
 from calibration.sources.photometry import (
     Apertures,
     ab_magnitudes,
@@ -152,6 +153,18 @@ def measure_sources(
     }
     table.meta["abvega_offset"] = float(vega_offset)
     return table
+
+
+def segment_positions(
+    data: np.ndarray, segments: Segments, mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centroids x, y [zero-based pixel] and summed flux of the sources of a background-subtracted image."""
+    if segments.map is None:
+        return np.zeros(0), np.zeros(0), np.zeros(0)
+    sources = SourceCatalog(data, segments.map, convolved_data=segments.smoothed, mask=mask)
+    values = (sources.x_centroid, sources.y_centroid, sources.segment_flux)
+    x, y, flux = (np.atleast_1d(np.asarray(value, float)) for value in values)
+    return x, y, flux
 
 
 def _isophotes(
