@@ -167,6 +167,8 @@ def _read_slit(contents: Contents, ver: int) -> Slit:
 
 def _read_wcs(contents: Contents, index: int) -> Any:
     """The gwcs object of one slit of a file; None where it has none."""
+    if "slits" not in contents.tree:  # the file of one slit (SlitModel) has its WCS where an image has it
+        return contents.wcs
     entries = contents.tree.get("slits", ())
     if index >= len(entries):
         return None
