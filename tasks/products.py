@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from astropy.table import Table
-
-from infra.products.catalog import write_catalog
+from infra.products.catalog import Catalog, write_catalog
 from infra.products.guider import Guider, write_guider
 from infra.products.image import Image, Segmentation, write_image, write_segmentation
 from infra.products.ramp import Ramp, write_ramp
@@ -20,7 +18,7 @@ WRITERS: dict[type, Callable[[Any, str], None]] = {
     Guider: write_guider,
     SlitSet: write_slits,
     SpectrumSet: write_spectra,
-    Table: write_catalog,
+    Catalog: write_catalog,
 }
 
 
