@@ -266,7 +266,9 @@ def _cut(version: _Version, extname: str, array: np.ndarray, subarray: Subarray)
         )
     ny, nx = array.shape[-2:]
     header = _extension(version, "PRIMARY", 1).header
-    covers = Subarray(header.get("SUBSTRT1", 1), header.get("SUBSTRT2", 1), nx, ny)
+    # Some types (AREA) have no place for the keywords: an array of the size of the exposure is then one of its subarray.
+    start = subarray if "SUBSTRT1" not in header and (ny, nx) == subarray.shape else Subarray(1, 1, nx, ny)
+    covers = Subarray(header.get("SUBSTRT1", start.xstart), header.get("SUBSTRT2", start.ystart), nx, ny)
     declared = (header.get("SUBSIZE2", ny), header.get("SUBSIZE1", nx))
     if declared != (ny, nx):
         raise ReferenceInvalid(
