@@ -12,6 +12,9 @@ Variances of a segment of ``n`` groups (Robberto 2010, JWST-STScI-002128; JWST p
   segment itself would correlate with its slope and bias the mean. The average dark current, which was subtracted but left
   its noise, is added to it. That the official pipeline (version 3.0.0) adds e-/s to DN/s there is kept, for equal ERR.
 
+Groups that charge migration spoiled are not fitted, but the read noise variance counts them, so that the weight of a pixel
+in a mosaic does not depend on where its star is in it.
+
 A row of pixels goes through all groups together. Medians are taken by a sorting network over whole rows, and pixels
 without flags share one table of fit coefficients; the others are fitted one by one.
 """
@@ -247,6 +250,7 @@ def _fit(
     table = coefficients.T.copy()
     sum_slope, sum_rnoise, sum_poisson = np.empty(nx), np.empty(nx), np.empty(nx)
     ints_lost, ints_full, ever_full = np.empty(nx, np.int32), np.empty(nx, np.int32), np.empty(nx, np.bool_)
+    has_loss, sum_with_loss = np.empty(nx, np.bool_), np.empty(nx)
     noise_row = np.empty(nx)
     infinite = np.float32(np.inf)
 
@@ -288,7 +292,8 @@ def _fit(
             noise_row[x] = np.float64(readnoise[y, x]) * np.float64(gain[y, x]) * group_noise
             sum_slope[x] = sum_rnoise[x] = sum_poisson[x] = 0.0
             ints_lost[x] = ints_full[x] = 0
-            ever_full[x] = False
+            ever_full[x] = has_loss[x] = False
+            sum_with_loss[x] = 0.0
             dq_out[y, x] = pixeldq[y, x]
 
         for i in range(nints):
@@ -378,6 +383,18 @@ def _fit(
                     ipoisson_out[i, y, x] = poisson if poisson < LARGEST_VARIANCE else 0.0
                     irnoise_out[i, y, x] = rnoise if rnoise < LARGEST_VARIANCE else 0.0
                 idq_out[i, y, x] = flag
+                if together[x] & _CHARGELOSS != 0:
+                    has_loss[x] = True
+                    for g in range(ngroups):
+                        if flags[g, x] & _CHARGELOSS != 0:
+                            flags[g, x] ^= _CHARGELOSS | _DO_NOT_USE
+                    with_loss = _fit_segments(ramp, flags, x, factor, noise, median[x], group_time, group_time)[0]
+                    sum_with_loss[x] += with_loss
+                    if not lost:
+                        rnoise = 1.0 / with_loss
+                        irnoise_out[i, y, x] = rnoise if rnoise < LARGEST_VARIANCE else 0.0
+                elif not lost:
+                    sum_with_loss[x] += inverse_rnoise
                 sum_slope[x] += weighted
                 sum_rnoise[x] += inverse_rnoise
                 sum_poisson[x] += inverse_poisson
@@ -396,6 +413,9 @@ def _fit(
                 poisson = poisson if poisson < LARGEST_VARIANCE else 0.0
                 rnoise_out[y, x], poisson_out[y, x] = rnoise, poisson
                 err_out[y, x] = np.sqrt(rnoise + poisson)
+                if has_loss[x]:
+                    rnoise = 1.0 / sum_with_loss[x]
+                    rnoise_out[y, x] = rnoise if rnoise < LARGEST_VARIANCE else 0.0
             if ever_full[x]:
                 dq_out[y, x] |= _P_SATURATED
 
