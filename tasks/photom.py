@@ -45,8 +45,16 @@ def photom(image: Image | SlitSet, references: References, options: PhotomOption
         var_poisson=scale(image.var_poisson, factor**2),
         var_rnoise=scale(image.var_rnoise, factor**2),
         var_flat=scale(image.var_flat, factor**2),
-        area=references.array("area", "SCI", image.header.subarray),
+        area=_area_map(image, references),
     )
+
+
+def _area_map(image: Image, references: References) -> np.ndarray | None:
+    """The relative areas of the pixels. AREA files do not say where they lie: they cover the detector or the image."""
+    whole = references.array("area", "SCI")
+    if whole is None or whole.shape == image.data.shape[-2:]:
+        return whole
+    return references.array("area", "SCI", image.header.subarray)
 
 
 def pixel_area(references: References) -> dict[str, Any]:
