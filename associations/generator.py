@@ -1,0 +1,372 @@
+"""One loop: pool x scopes x rules -> associations.
+
+Every rule is data. The exposures that pass a rule's conditions are put into groups by a dictionary, so the time grows with
+the number of exposures and of members written, not with pairs of exposures. The pool is sorted by file name first: the
+order of its rows changes nothing.
+"""
+
+import gc
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from associations import naming
+from associations.association import DEGRADED, NOT_DEGRADED, Association, Member, Product
+from associations.candidates import Scope, find_scopes
+from associations.constraints import key_of, meets
+from associations.exposure import Exposure, describe
+from associations.pool import Pool
+from associations.prune import merge, prune
+from associations.rules.catalogue import LEVEL2, LEVEL3
+from associations.rules.rule import Companions, Finish, Level2Rule, Level3Rule
+
+log = logging.getLogger(__name__)
+
+#: Candidates that join observations: a level 3 association of theirs must have at least two.
+SEVERAL_OBSERVATIONS = frozenset(("group", "background", "mosaic"))
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to generate.
+
+    Attributes
+    ----------
+    ids : tuple of str or None
+        Only these candidates.
+    candidates, discover : bool
+        Whether candidates are used, and whether associations are looked for in the whole pool.
+    with_backgrounds : bool
+        Let background candidates that share exposures with ``ids`` compete, then keep only the associations of ``ids``
+        (as the archive does).
+    levels : tuple of int
+        2 and 3, or one of them.
+    merge : bool
+        Fold the level 2 associations of a candidate into one of each type.
+    version_id, code_version : str or None
+        Written into the associations; the version also into their names.
+    """
+
+    ids: tuple[str, ...] | None = None
+    candidates: bool = True
+    discover: bool = True
+    with_backgrounds: bool = False
+    levels: tuple[int, ...] = (2, 3)
+    merge: bool = False
+    version_id: str | None = None
+    code_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Attached:
+    """An exposure in a role; ``own``: by its own flags."""
+
+    exposure: Exposure
+    role: str
+    own: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a pool: the associations, and each duplicate with the association that stands for it."""
+
+    associations: tuple[Association, ...]
+    dropped: tuple[tuple[Association, Association], ...]
+
+
+def generate(pool: Pool, options: Options = Options()) -> list[Association]:  # noqa: B008
+    """The associations of a pool, numbered and named, in a fixed order."""
+    return list(evaluate(pool, options).associations)
+
+
+def evaluate(pool: Pool, options: Options) -> Outcome:
+    """``generate``, with the duplicates that were dropped."""
+    with _collector_at_rest():
+        exposures = [describe(row) for row in sorted(pool.rows, key=lambda row: str(row["filename"]))]
+        scopes = find_scopes(
+            exposures,
+            options.ids,
+            candidates=options.candidates,
+            discovered=options.discover and options.ids is None,
+            with_backgrounds=options.with_backgrounds,
+        )
+        kept: list[Association] = []
+        dropped: list[tuple[Association, Association]] = []
+        for level, rules in ((2, LEVEL2), (3, LEVEL3)):
+            if level in options.levels:
+                unique, duplicates = prune(_evaluate_level(rules, exposures, scopes, pool.name, options))
+                kept += unique
+                dropped += duplicates
+        if options.with_backgrounds and options.ids is not None:
+            named = {ident.lower() for ident in options.ids}
+            kept = [association for association in kept if association.asn_id in named]
+        kept.sort(key=lambda a: (a.program, a.asn_id, a.level, a.asn_type, a.products[0].name, a.asn_rule))
+        if options.merge:
+            kept = merge(kept)
+        return Outcome(tuple(_numbered(kept)), tuple(dropped))
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Without the cyclic garbage collector, which walks all members again and again: the time is linear without it."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _numbered(associations: Iterable[Association]) -> Iterator[Association]:
+    counts: Counter[tuple] = Counter()
+    for association in associations:
+        key = (association.program, association.asn_id, association.asn_type)
+        counts[key] += 1
+        name = naming.file_name(
+            association.program or "",
+            association.asn_id or "",
+            association.version_id,
+            association.asn_type,
+            counts[key],
+        )
+        yield association.with_(file_name=name)
+
+
+def _evaluate_level(
+    rules: Sequence[Level2Rule | Level3Rule],
+    exposures: Sequence[Exposure],
+    scopes: Sequence[Scope],
+    pool_name: str,
+    options: Options,
+) -> list[Association]:
+    """All associations of a level, before pruning.
+
+    Each set of conditions is asked once for each exposure; a scope then only collects its exposures by what they passed.
+    """
+    sets: dict[Any, None] = {}
+    for rule in rules:
+        sets |= dict.fromkeys(_condition_sets(rule))
+    conditions = tuple(sets)
+    passed = {id(e): [which for which in conditions if meets(which, e)] for e in exposures}
+    made: list[Association] = []
+    for scope in scopes:
+        if scope.is_discovered and rules is LEVEL2:
+            continue
+        buckets: dict[Any, list[Exposure]] = defaultdict(list)
+        for exposure in scope.exposures:
+            for which in passed[id(exposure)]:
+                buckets[which].append(exposure)
+        acquisitions = _acquisitions(scope) if rules is LEVEL3 else {}
+        for rule in rules:
+            if isinstance(rule, Level2Rule):
+                if buckets.get(rule.seed) and scope.kind in rule.scopes:
+                    made += _level2(rule, scope, buckets, pool_name, options)
+            elif buckets.get(rule.where) and _works_in(rule, scope):
+                made += _level3(rule, scope, buckets[rule.where], acquisitions, pool_name, options)
+    return made
+
+
+def _condition_sets(rule: Level2Rule | Level3Rule) -> Iterator[tuple]:
+    if isinstance(rule, Level3Rule):
+        yield rule.where
+    else:
+        yield rule.seed
+        yield from (companions.where for companions in rule.companions)
+
+
+# ---- level 2
+
+
+def _level2(
+    rule: Level2Rule, scope: Scope, buckets: dict[Any, list[Exposure]], pool_name: str, options: Options
+) -> Iterator[Association]:
+    index = [(companions, _index(buckets.get(companions.where, ()), companions.key)) for companions in rule.companions]
+    groups = _index(buckets[rule.seed], rule.key)
+    for seed in buckets[rule.seed]:
+        others = [member for companions, table in index for member in _joining(seed, companions, table)]
+        if rule.finish is Finish.PRUNE_IMPRINTS:
+            others = _suitable_imprints([seed], others)
+        elif rule.finish is Finish.PRUNE_GROUP_IMPRINTS:
+            others = _suitable_imprints(groups[key_of(seed, rule.key)], others)
+        expname = naming.stage1_member(seed, rule)
+        members = [_member(expname, "science", seed)]
+        if rule.finish in (Finish.DIRECT_IMAGE, Finish.PARALLEL_IMAGE):
+            images = [member.exposure for member in others]
+            if not images:
+                continue
+            choose = _next_image if rule.finish is Finish.DIRECT_IMAGE else _parallel_image
+            root = naming.direct_image_product(choose(seed, images), scope)
+            members += [
+                Member(f"{root}_i2d.fits", "direct_image"),
+                Member(f"{root}_cat.ecsv", "sourcecat"),
+                Member(f"{root}_segm.fits", "segmap"),
+            ]
+        else:
+            members += [_member(naming.stage1_member(o.exposure, rule), o.role, o.exposure) for o in others]
+        if scope.kind == "background" and not any(other.own and other.role == "background" for other in others):
+            continue
+        product = Product(naming.level2_product(expname), tuple(members))
+        yield _association(rule, scope, seed, product, seed["targetid"], pool_name, options)
+
+
+def _index(exposures: Iterable[Exposure], key: Sequence[str]) -> dict[tuple, list[Exposure]]:
+    table: dict[tuple, list[Exposure]] = defaultdict(list)
+    for exposure in exposures:
+        table[key_of(exposure, key)].append(exposure)
+    return table
+
+
+def _joining(seed: Exposure, companions: Companions, table: dict[tuple, list[Exposure]]) -> Iterator[_Attached]:
+    for other in table.get(key_of(seed, companions.key), ()):
+        if other is not seed and not (companions.unless is not None and companions.unless(seed, other)):
+            yield _Attached(other, companions.role or other["role"], own=companions.role is None)
+
+
+def _suitable_imprints(science: Sequence[Exposure], others: list[_Attached]) -> list[_Attached]:
+    """``others`` without the imprints that suit the science exposures less than others do.
+
+    Only imprints of the same kind (target or background) as the science compete. Those of the same target go first; if
+    there are more than science exposures, those of the same dither points.
+    """
+    on_background = science[0]["bkgdtarg"] == "t"
+    rivals = [o for o in others if o.role == "imprint" and (o.exposure["bkgdtarg"] == "t") == on_background]
+    targets = {exposure["targetid"] for exposure in science}
+    left = [o for o in rivals if o.exposure["targetid"] in targets] or rivals
+    if len(science) < len(left):
+        points = {exposure["dithptin"] for exposure in science}
+        left = [o for o in left if o.exposure["dithptin"] in points] or left
+    out = {id(o) for o in rivals} - {id(o) for o in left}
+    return [o for o in others if id(o) not in out]
+
+
+def _next_image(grism: Exposure, images: Sequence[Exposure]) -> Exposure:
+    """The image taken next after the grism exposure; if none is, the first by name."""
+    start = _ordinal(grism)
+    later = [image for image in images if (_ordinal(image) or 0) > (start or 0) and start is not None]
+    return min(later or images, key=lambda image: ((_ordinal(image) or 0) if later else 0, image["filename"]))
+
+
+def _ordinal(exposure: Exposure) -> int | None:
+    text = exposure["expspcin"]
+    return int(text) if text is not None and text.isdecimal() else None
+
+
+def _parallel_image(grism: Exposure, images: Sequence[Exposure]) -> Exposure:
+    """The first long-wave image by name, else the first."""
+    return min([i for i in images if "long" in i["filename"]] or images, key=lambda image: image["filename"])
+
+
+# ---- level 3
+
+
+def _works_in(rule: Level3Rule, scope: Scope) -> bool:
+    return scope.kind not in rule.not_scopes and (not rule.scopes or scope.kind in rule.scopes)
+
+
+def _acquisitions(scope: Scope) -> dict[tuple, list[Exposure]]:
+    acquisitions = [e for e in scope.exposures if e["role"] == "target_acquisition" and not e["is_imprt"]]
+    return _index(acquisitions, ("program", "instrume", "obs_num"))
+
+
+def _level3(
+    rule: Level3Rule,
+    scope: Scope,
+    exposures: Sequence[Exposure],
+    acquisitions: dict[tuple, list[Exposure]],
+    pool_name: str,
+    options: Options,
+) -> Iterator[Association]:
+    columns = ("program", "instrume", *rule.key)
+    with_target = rule.target and scope.kind != "direct_image"
+    groups: dict[tuple, list[Exposure]] = defaultdict(list)
+    loose: dict[tuple, list[Exposure]] = defaultdict(list)
+    for exposure in exposures:
+        if exposure["program"] is None or exposure["instrume"] is None:
+            continue
+        key = key_of(exposure, columns)
+        if rule.loose(exposure):
+            loose[key].append(exposure)
+        elif not with_target:
+            groups[key, None].append(exposure)
+        elif exposure["targetid"] is not None:
+            groups[key, exposure["targetid"]].append(exposure)
+    for (key, _), own in groups.items():
+        group = own + loose.get(key, [])
+        association = _level3_association(rule, scope, group, acquisitions, pool_name, options)
+        if association is not None:
+            yield association
+
+
+def _level3_association(
+    rule: Level3Rule,
+    scope: Scope,
+    group: list[Exposure],
+    acquisitions: dict[tuple, list[Exposure]],
+    pool_name: str,
+    options: Options,
+) -> Association | None:
+    observations = {e["obs_num"] for e in group if e["role"] != "target_acquisition"}
+    if rule.several_observations and scope.kind in SEVERAL_OBSERVATIONS and len(observations) < 2:
+        return None
+    attached = []
+    for exposure in group:
+        role = exposure["role"]
+        attached.append(_Attached(exposure, "science" if rule.auxiliary and role != "target_acquisition" else role))
+    first = group[0]
+    there = {id(exposure) for exposure in group}
+    for number in sorted(number for number in observations if number is not None):
+        for exposure in acquisitions.get((first["program"], first["instrume"], number), ()):
+            if id(exposure) not in there:
+                attached.append(_Attached(exposure, "target_acquisition"))
+    if rule.x1d_twice:
+        nods = [member for member in attached if member.role == "science"]
+        if len(nods) >= 2:
+            attached += [_Attached(nod.exposure, "background", own=False) for nod in nods]
+    if not set(rule.needs) <= {member.role for member in attached} or len(group) < rule.least:
+        return None
+    members = []
+    for member in attached:
+        listed = first["asn_candidate"] if scope.is_discovered else f"[('{scope.id}', '{scope.kind}')]"
+        expname = naming.stage2_member(member.exposure, member.role, rule)
+        members.append(_member(expname, member.role, member.exposure, listed))
+    product = Product(naming.level3_product(rule, scope, group), tuple(members))
+    target = naming.target_name(first, scope, rule.target)
+    return _association(rule, scope, first, product, target, pool_name, options)
+
+
+# ---- both
+
+
+def _member(expname: str, role: str, exposure: Exposure, candidate: str | None = None) -> Member:
+    return Member(expname, role, exposure["exposerr"], candidate)
+
+
+def _association(
+    rule: Level2Rule | Level3Rule,
+    scope: Scope,
+    first: Exposure,
+    product: Product,
+    target: str | None,
+    pool_name: str,
+    options: Options,
+) -> Association:
+    prefix = "discover" if scope.is_discovered else "candidate"
+    columns = dict.fromkeys(("program", "instrume", *rule.key))
+    return Association(
+        asn_type=rule.asn_type,
+        products=(product,),
+        file_name="",
+        asn_id=scope.id,
+        asn_rule=f"{prefix}_Asn_{rule.name}",
+        program=first["program"],
+        target=target or "none",
+        asn_pool=pool_name,
+        version_id=options.version_id,
+        code_version=options.code_version,
+        degraded_status=DEGRADED if any(member.exposerr for member in product.members) else NOT_DEGRADED,
+        constraints="; ".join(f"{column}: {first[column]}" for column in columns if first[column] is not None),
+    )
