@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 #: The two values of ``degraded_status``, as the archive expects them.
@@ -245,7 +246,7 @@ def _place_of_key(text: str, key: str, pairs: list[tuple[str, Any]]) -> tuple[in
     stands = [found.start() for found in re.finditer(re.escape(json.dumps(key)) + r"\s*:", text)]
     # The parser meets the objects in order, so the first object that repeats the key is the first whose two stands
     # have no brace of another object's end between them.
-    for first, second in zip(stands, stands[1:], strict=False):
+    for first, second in pairwise(stands):
         between = text[first:second]
         if between.count("}") == between.count("{"):
             return text.count("\n", 0, second) + 1, second - text.rfind("\n", 0, second)

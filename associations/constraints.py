@@ -80,10 +80,7 @@ def first_failure(conditions: Iterable[Condition], exposure: Exposure) -> Condit
 
 def meets(conditions: Iterable[Condition], exposure: Exposure) -> bool:
     """Whether all conditions hold."""
-    for condition in conditions:
-        if not condition.holds(exposure):
-            return False
-    return True
+    return all(condition.holds(exposure) for condition in conditions)
 
 
 def key_of(exposure: Exposure, columns: Iterable[str]) -> tuple[Any, ...]:

@@ -77,7 +77,7 @@ class Outcome:
     dropped: tuple[tuple[Association, Association], ...]
 
 
-def generate(pool: Pool, options: Options = Options()) -> list[Association]:  # noqa: B008
+def generate(pool: Pool, options: Options = Options()) -> list[Association]:
     """The associations of a pool, numbered and named, in a fixed order."""
     return list(evaluate(pool, options).associations)
 

@@ -76,10 +76,8 @@ def level3_product(rule: Level3Rule, scope: Scope, exposures: Sequence[Exposure]
         case Name.PATH:
             return f"{start}{target}_{instrument}_{optics}"
         case Name.SLIT_SOURCE:
-            # The target is t001 whatever its number: the pipeline makes one product per source and slit.
-            return start + "-".join(
-                filter(None, (f"t001-{{source_id}}_{instrument}_{optics}", "{slit_name}", subarray))
-            )
+            words = (f"{target}-{{source_id}}_{instrument}_{optics}", "{slit_name}", subarray)
+            return start + "-".join(filter(None, words))
         case Name.SOURCE:
             return start + "-".join(filter(None, (f"{{source_id}}_{instrument}_{optics}", slits, subarray)))
         case Name.IMAGE3:

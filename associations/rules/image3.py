@@ -1,7 +1,7 @@
 """Images of a target or a mosaic: calwebb_image3."""
 
 from associations.constraints import is_set, is_unset, one_of
-from associations.rules.rule import HAS_SUBARRAY, OPTICS, IMAGE3_TYPES, NOT_IMPRINT, Level3Rule
+from associations.rules.rule import HAS_SUBARRAY, IMAGE3_TYPES, NOT_IMPRINT, OPTICS, Level3Rule
 
 _IMAGE = (
     one_of("exp_type", IMAGE3_TYPES),

@@ -21,11 +21,12 @@ _PATH = (*BASE, *MODE, "exp_type")
 
 
 def is_same_point(science: Exposure, other: Exposure) -> bool:
-    """Whether two exposures are of the same dither point.
+    """Whether two exposures are of the same dither point along the slit.
 
-    The official tool compares the numbers as patterns, in which 12 matches 1: an accident.
+    The archive's associations take point 12 for a repetition of points 1 and 2, as its number contains theirs. Patterns
+    that fly have two points, to which this makes no difference; so it is done here as there.
     """
-    return science["patt_num"] == other["patt_num"]
+    return science["patt_num"] in other["patt_num"]
 
 
 def overlaps(science: Exposure, other: Exposure) -> bool:
