@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from flows.report_plots import (
 )
 from flows.report_products import (
     KINDS,
+    SINGLE,
     Entry,
     Mosaic,
     Source,
@@ -50,6 +51,7 @@ from flows.report_products import (
     true_spectrum,
 )
 from infra.products.header import Header, keywords
+from infra.products.names import stem_of
 from infra.storage.store import write_text
 
 log = logging.getLogger(__name__)
@@ -144,7 +146,7 @@ def _head(
         "Wall time": format_seconds(wall),
         "CPU time": format_seconds(cpu) if cpu else None,
         "Peak memory": f"{run['peak_memory_bytes'] / 1e9:.2f} GB" if run.get("peak_memory_bytes") else None,
-        "Steps of work": ", ".join(f"{count} {state}" for state, count in states.items()),
+        "Work": ", ".join(f"{count} {state}" for state, count in states.items()),
         "Volume": _bytes(sum(entry.size or 0 for entry in entries)),
         "CRDS context": run.get("context"),
         "Optics": ", ".join(sorted({optics_of(header) for header in headers} - {""})),
@@ -174,17 +176,17 @@ def _summary(
     spectra: Sequence[Spectrum],
 ) -> str:
     """One plain sentence of what was found."""
-    exposures = sum(node["stage"] == "detector1" and node["state"] == "done" for node in nodes)
+    exposures = sum(node["stage"] in STAGES[:3] and bool(node["products"]) for node in nodes)
     parts = [_count(exposures or len(entries), "exposure" if exposures else "product")]
     if mosaics:
         parts.append(_count(len(mosaics), "mosaic"))
     if any(mosaic.sources is not None for mosaic in mosaics):
         parts.append(_count(sum(map(len, sources.values())), "source"))
     if spectra:
-        best = best_spectra(spectra)
-        optics = Counter(spectrum.optics for spectrum in best)
+        drawn = {(spectrum.catalog, spectrum.source, spectrum.optics) for spectrum in best_spectra(spectra)}
+        optics = Counter(name for _, _, name in drawn)
         parts.append(
-            f"{_count(len(best), 'spectrum', 'spectra')} "
+            f"{_count(len(drawn), 'spectrum', 'spectra')} "
             f"({', '.join(f'{count} in {escape(name)}' for name, count in sorted(optics.items()))})"
         )
     if len(parts) == 1:
@@ -202,11 +204,16 @@ def _values(headers: Iterable[Header], keyword: str) -> list[str]:
 
 
 def _clock(moment: str) -> str:
-    return datetime.fromisoformat(moment).strftime("%Y-%m-%d %H:%M:%S")
+    return _moment(moment).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _seconds_between(start: str, end: str) -> float:
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+    return (_moment(end) - _moment(start)).total_seconds()
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _bytes(size: int) -> str:
@@ -268,7 +275,7 @@ def _workflow(run: Mapping[str, Any], prefix: str) -> str:
     nodes = run["nodes"]
     if not nodes:
         return ""
-    boxes = [Box(n["name"], n["stage"], n["state"], tuple(n["needs"]), n.get("seconds")) for n in nodes]
+    boxes = [Box(n["name"], _label(n), n["stage"], n["state"], tuple(n["needs"]), _seconds(n)) for n in nodes]
     graph = _scrolling(draw_graph(boxes, prefix), "Graph of products")
     if len(boxes) > MERGED_GRAPH:
         merged = _scrolling(draw_graph(merge_alike(boxes), prefix), "Graph of groups of products")
@@ -280,21 +287,21 @@ def _workflow(run: Mapping[str, Any], prefix: str) -> str:
     stages = _ordered_stages(node["stage"] for node in nodes)
     bars = [
         Bar(
-            node["name"],
+            _label(node),
             _seconds_between(run["started"], node["started"]),
             node["seconds"],
             stages.index(node["stage"]) % TONES,
             node["state"],
-            f"{node['name']}: {node['stage']}, {format_seconds(node['seconds'])}",
+            f"{_label(node)}: {node['stage']}, {format_seconds(node['seconds'])}",
         )
         for node in nodes
-        if node.get("started") and node.get("seconds") is not None
+        if _seconds(node) is not None
     ]
     timeline = draw_timeline(bars, _seconds_between(run["started"], run["ended"]), prefix)
     rows = ""
     for number, stage in enumerate(stages):
         mine = [node for node in nodes if node["stage"] == stage]
-        seconds = [node["seconds"] for node in mine if node.get("seconds") is not None]
+        seconds = [node["seconds"] for node in mine if _seconds(node) is not None]
         cpu = sum(node.get("cpu_seconds") or 0 for node in mine)
         rows += (
             f'<tr><th scope="row"><span class="chip tone-{number % TONES}"></span>{escape(stage)}</th><td>{len(mine)}</td>'
@@ -304,10 +311,21 @@ def _workflow(run: Mapping[str, Any], prefix: str) -> str:
         )
     table = (
         '<table class="numbers"><thead><tr><th scope="col">Stage</th><th scope="col">Products</th>'
-        f'<th scope="col">Time in all</th><th scope="col">Median</th><th scope="col">CPU</th></tr></thead><tbody>{rows}</tbody></table>'
+        f'<th scope="col">Time in all</th><th scope="col">Median</th><th scope="col">CPU</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
     )
     times = f"<h3>Time line</h3>{_scrolling(timeline, 'Time line')}" if timeline else ""
     return f'<ul class="legend">{legend}</ul>{graph}{times}{table}'
+
+
+def _label(node: Mapping[str, Any]) -> str:
+    """What a node is called in drawings: its first product, or the node itself where it made none."""
+    return stem_of(node["products"][0]) if node["products"] else node["name"]
+
+
+def _seconds(node: Mapping[str, Any]) -> float | None:
+    """How long a node ran; None where it never started."""
+    return node["seconds"] if node.get("started") and node.get("seconds") is not None else None
 
 
 def _ordered_stages(stages: Iterable[str]) -> list[str]:
@@ -348,7 +366,7 @@ def _mosaic(mosaic: Mosaic, sources: Sequence[Source], drawn: set, truth: Truth 
     missed = missed_sources(mosaic, sources, truth)
     for number, magnitude, x, y in missed:
         x, y = x + 0.5, height - y - 0.5
-        d = 1.15 * radius
+        d = 1.3 * radius
         marks.append(
             f'<g class="missed"><title>true source {number}, {_magnitude(magnitude)}, not found</title>'
             f'<path d="M{x - d:.1f} {y:.1f}L{x:.1f} {y - d:.1f}L{x + d:.1f} {y:.1f}L{x:.1f} {y + d:.1f}Z"/></g>'
@@ -400,8 +418,8 @@ def _compass(mosaic: Mosaic, width: int, height: int) -> str:
         return ""
     # Columns of the inverse: the steps in pixels towards east and towards north.
     towards = np.linalg.inv(np.array([[east[0], east[1]], [north[0], north[1]]]))
-    size, margin = 0.045 * width, 0.05 * width
-    cx, cy = width - margin - size, height - margin - size
+    size, margin = 0.032 * width, 0.03 * width
+    cx, cy = width - margin - 1.2 * size, height - margin - 1.2 * size
     arrows = ""
     for name, (dx, dy) in (("E", towards[:, 0]), ("N", towards[:, 1])):
         length = math.hypot(dx, dy)
@@ -414,10 +432,17 @@ def _compass(mosaic: Mosaic, width: int, height: int) -> str:
     span = nice_ticks(0, 0.2 * width * pixel, 2)[-1]
     bar = span / pixel
     left, low = margin, height - margin
+    panels = _panel(cx - 1.7 * size, cy - 1.7 * size, 3.4 * size, 3.4 * size)
+    panels += _panel(left - 0.4 * size, low - 1.1 * size, bar + 0.8 * size, 1.5 * size)
     return (
-        f'<g class="compass">{arrows}<line x1="{left:.1f}" x2="{left + bar:.1f}" y1="{low:.1f}" y2="{low:.1f}"/>'
-        f'<text x="{left + bar / 2:.1f}" y="{low - 0.012 * width:.1f}" text-anchor="middle">{span:g}″</text></g>'
+        f'<g class="compass">{panels}{arrows}'
+        f'<line x1="{left:.1f}" x2="{left + bar:.1f}" y1="{low:.1f}" y2="{low:.1f}"/>'
+        f'<text x="{left + bar / 2:.1f}" y="{low - 0.3 * size:.1f}" text-anchor="middle">{span:g}″</text></g>'
     )
+
+
+def _panel(x: float, y: float, width: float, height: float) -> str:
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
 
 
 def _comparison(mosaic: Mosaic, sources: Sequence[Source], truth: Truth | None) -> str:
@@ -471,7 +496,9 @@ def _spectra(
     for key, group in groups.items():
         source, mosaic = known.get(key, (Source(*key), None))
         cards.append((source.magnitude, key, source, mosaic, group))
-    cards.sort(key=lambda card: (math.isnan(card[0]), card[0], str(card[1])))
+    cards.sort(
+        key=lambda card: (math.isnan(card[0]), 0.0 if math.isnan(card[0]) else card[0], card[1][1], str(card[1][0]))
+    )
     many = Counter(source.number for _, _, source, _, _ in cards)
     text = "".join(
         _card(source, mosaic, group, tones, truth, many[source.number] == 1)
@@ -546,10 +573,10 @@ def _card(
 
 
 def _images(entries: Sequence[Entry]) -> str:
-    groups: dict[str, list[str]] = {title: [] for title in KINDS.values()}
+    groups: dict[str, list[str]] = {KINDS["i2d"]: [], SINGLE: [], **{title: [] for title in KINDS.values()}}
     for entry in entries:
         if entry.picture is not None:
-            groups[KINDS[entry.suffix]].append(_thumbnail(entry))
+            groups[entry.kind].append(_thumbnail(entry))
     return "".join(
         f"<details{' open' if len(figures) <= 60 else ''}><summary>{title} <span>{len(figures)}</span></summary>"
         f'<div class="gallery">{"".join(figures)}</div></details>'
@@ -608,7 +635,7 @@ def _product_row(entry: Entry) -> str:
     if entry.link:
         name = f'<a href="{escape(_quoted(entry.link))}">{name}</a>'
     error = entry.error or (node.get("error") if not entry.link else None)
-    seconds = node.get("seconds")
+    seconds = _seconds(node)
     return (
         f'<tr class="{escape(state)}"><th scope="row" data-label="Product">{name}'
         + (f'<p class="error">{escape(error)}</p>' if error else "")

@@ -16,7 +16,7 @@ from html import escape
 
 import numpy as np
 
-STATE_MARKS = {"done": "✓", "failed": "✕", "blocked": "–"}
+STATE_MARKS = {"done": "✓", "failed": "✕", "blocked": "–", "empty": "○"}
 
 CHARACTER = 6.7  # width of one character of 11 px monospace type [px]
 BAR_CHARACTER = 5.5  # and of the 9 px type of the time line
@@ -139,9 +139,10 @@ def _encode(rgb: np.ndarray, form: str, step: int, black: float = math.nan, whit
 
 @dataclass(frozen=True)
 class Box:
-    """A node of the graph, or several alike: how many, in which stage and state, their seconds added up."""
+    """A node of the graph, or several alike (``members``), their seconds added up; ``label`` is what is written on it."""
 
     name: str
+    label: str
     stage: str
     state: str
     needs: tuple[str, ...]
@@ -185,7 +186,7 @@ def merge_alike(boxes: Sequence[Box]) -> list[Box]:
             group[0].with_(
                 needs=tuple(needs),
                 seconds=sum(seconds) if seconds else None,
-                members=tuple(box.name for box in group),
+                members=tuple(box.label for box in group),
             )
         )
     return merged
@@ -291,7 +292,7 @@ def _text(box: Box, prefix: str) -> tuple[str, str]:
     seconds = "" if box.seconds is None else f" · {format_seconds(box.seconds)}"
     if len(box.members) > 1:
         return f"{len(box.members)} × {box.stage}", f"{box.state}{seconds} in all" if seconds else box.state
-    return _short(box.name, prefix), f"{box.stage}{seconds}" + ("" if box.state == "done" else f" · {box.state}")
+    return _short(box.label, prefix), f"{box.stage}{seconds}" + ("" if box.state == "done" else f" · {box.state}")
 
 
 def _short(name: str, prefix: str) -> str:
@@ -301,7 +302,7 @@ def _short(name: str, prefix: str) -> str:
 def _box(box: Box, place: tuple[float, float, float], prefix: str) -> str:
     left, centre, width = place
     first, second = _text(box, prefix)
-    members = "\n".join(box.members) if len(box.members) > 1 else box.name
+    members = "\n".join(box.members) if len(box.members) > 1 else box.label
     mark = STATE_MARKS.get(box.state, "?")
     return (
         f'<g class="node {_class(box.state)}"><title>{escape(members)}: {escape(box.stage)}, {escape(box.state)}</title>'

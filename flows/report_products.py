@@ -35,6 +35,7 @@ KINDS = {
     "rate": "Count rates",
     "rateints": "Count rates per integration",
 }
+SINGLE = "Resampled exposures"
 #: Arrays that no picture needs.
 UNSHOWN = "ERR VAR_POISSON VAR_RNOISE VAR_FLAT AREA WHT CON WAVELENGTH GROUPDQ PIXELDQ INT_TIMES GROUP".split()
 
@@ -64,6 +65,13 @@ class Entry:
     @property
     def suffix(self) -> str:
         return suffix_of(self.name) or ""
+
+    @property
+    def kind(self) -> str:
+        """The heading that its picture stands under."""
+        if self.suffix == "i2d" and self.node["stage"] != "image3":
+            return SINGLE
+        return KINDS[self.suffix]
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,7 @@ def read_products(nodes: Sequence[Mapping], output: str, page: str) -> tuple[lis
                     data = _image_of(contents)
                     draw = draw_labels if entry.suffix == "segm" else draw_picture
                     entry = entry.with_(picture=draw(data, edge))
-                if entry.suffix == "i2d":
+                if entry.suffix == "i2d" and node["stage"] == "image3":
                     mosaics.append(Mosaic(entry, data, contents.wcs, draw_picture(data, MOSAIC_EDGE), None))
                 if entry.suffix in ("x1d", "c1d"):
                     spectra += _spectra_of(path, entry, _catalog_of(node, nodes))
@@ -236,7 +244,7 @@ def _image_of(contents: Contents) -> np.ndarray:
 
 
 def _stack_cutouts(contents: Contents, slits: Sequence[int], most: int = 40) -> np.ndarray:
-    """The cutouts with the most signal under each other, dispersion along x, each in units of its own noise."""
+    """The cutouts with the most signal side by side, dispersion along x, each in units of its own noise."""
     found = []
     for ver in slits:
         data = np.asarray(contents.get("SCI", ver), np.float32)
@@ -250,13 +258,23 @@ def _stack_cutouts(contents: Contents, slits: Sequence[int], most: int = 40) -> 
     best = [data for _, data in sorted(found, key=lambda pair: -pair[0])[:most]]
     if not best:
         return np.full((8, 8), np.nan, np.float32)
-    width = max(data.shape[1] for data in best)
-    rows = []
-    for data in reversed(best):  # the first row is drawn at the bottom
-        padded = np.full((data.shape[0] + 2, width), np.nan, np.float32)
-        padded[:-2, : data.shape[1]] = data
-        rows.append(padded)
-    return np.concatenate(rows)
+    gap, width = 2, max(data.shape[1] for data in best)
+    area = sum(data.shape[0] + gap for data in best) * (width + gap)
+    ncolumns = max(1, round(math.sqrt(area) / (width + gap)))
+    columns: list[list[np.ndarray]] = [[] for _ in range(ncolumns)]
+    heights = [0] * ncolumns
+    for data in best:
+        column = heights.index(min(heights))
+        columns[column].append(data)
+        heights[column] += data.shape[0] + gap
+    sheet = np.full((max(heights), ncolumns * (width + gap)), np.nan, np.float32)
+    for column, cutouts in enumerate(columns):
+        top, left = sheet.shape[0], column * (width + gap)
+        for data in cutouts:
+            ny, nx = data.shape
+            sheet[top - ny : top, left : left + nx] = data  # the last row is drawn at the top
+            top -= ny + gap
+    return sheet
 
 
 def _spectra_of(path: Path, entry: Entry, catalog: str | None) -> list[Spectrum]:

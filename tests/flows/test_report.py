@@ -1,0 +1,429 @@
+"""The report of a run: what stands on the page, and what its drawings mean."""
+
+import base64
+import io
+import itertools
+import re
+from html.parser import HTMLParser
+
+import gwcs
+import gwcs.coordinate_frames as frames
+import numpy as np
+import pytest
+from astropy import coordinates, units
+from astropy.coordinates import SkyCoord
+from astropy.modeling import models
+from astropy.table import QTable, Table
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+from flows.report import write_report
+from flows.report_plots import (
+    Bar,
+    Box,
+    Curve,
+    draw_graph,
+    draw_labels,
+    draw_picture,
+    draw_spectrum,
+    draw_timeline,
+    labelled_ticks,
+    merge_alike,
+    nice_ticks,
+    shrink,
+)
+from flows.report_products import bin_onto
+from infra.products.catalog import Catalog, write_catalog
+from infra.products.header import Header
+from infra.products.image import Image, Segmentation, write_image, write_segmentation
+from infra.products.spectrum import SpectrumSet, SpectrumTable, empty_rows, write_spectra
+from infra.storage.store import publish, read_text
+
+RA, DEC, PIXEL = 53.16, -27.79, 0.065 / 3600
+SOURCES = ((20.0, 12.0, 21.5), (40.0, 50.0, 23.0))  # x, y, magnitude
+UNSEEN = (55.0, 20.0, 25.0)
+MOSAIC = "jw01234-o001_t001_niriss_clear-f200w"
+GRISM = "jw01234-o001_t001_niriss_f200w-gr150r"
+RATE = "jw01234001001_02101_00001_nis_rate"
+VOID = {"meta", "img", "input", "br", "wbr", "path", "rect", "line", "circle", "polygon", "polyline"}
+
+
+def node(name, stage, products=(), needs=(), state="done", error=None, start=0):
+    ran = state in ("done", "failed")
+    return {
+        "name": name,
+        "stage": stage,
+        "needs": list(needs),
+        "state": state,
+        "started": f"2026-11-20T15:00:{start:02}+00:00" if ran else None,
+        "seconds": 5.0 if ran else None,
+        "cpu_seconds": 4.0 if ran else None,
+        "products": list(products),
+        "error": error,
+    }
+
+
+def record(nodes, **changes):
+    return {
+        "program": "01234",
+        "input": "uncal",
+        "output": "out",
+        "started": "2026-11-20T15:00:00+00:00",
+        "ended": "2026-11-20T15:01:00+00:00",
+        "versions": {"calweave": "0.1.0"},
+        "context": "jwst_0001.pmap",
+        "nodes": nodes,
+        "peak_memory_bytes": 10**9,
+        **changes,
+    }
+
+
+def tangent_wcs():
+    to_sky = (
+        models.Shift(-32) & models.Shift(-32)
+        | models.Scale(-PIXEL) & models.Scale(PIXEL)
+        | models.Pix2Sky_TAN()
+        | models.RotateNative2Celestial(RA, DEC, 180)
+    )
+    detector = frames.Frame2D(name="detector", unit=(units.pix, units.pix))
+    sky = frames.CelestialFrame(reference_frame=coordinates.ICRS(), name="world")
+    return gwcs.WCS([(detector, to_sky), (sky, None)])
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A small run: one rate, a mosaic with two sources, their spectra; and the truth, with one source more."""
+    rng = np.random.default_rng(1)
+    folder, truth = tmp_path / "out", tmp_path / "truth"
+    folder.mkdir()
+    truth.mkdir()
+    header = Header({}).set(INSTRUME="NIRISS", FILTER="CLEAR", PUPIL="F200W", EXP_TYPE="NIS_IMAGE", BUNIT="MJy/sr")
+    data = rng.normal(0.3, 0.02, (64, 64)).astype(np.float32)
+    data[12, 20] = data[50, 40] = 9
+    recipe = {
+        "dq_init": {"status": "COMPLETE", "references": {"mask": "jwst_niriss_mask_0001.fits"}},
+        "ipc": {"status": "SKIPPED", "reason": "off by default"},
+    }
+    dq = np.zeros((64, 64), np.uint32)
+    write_image(Image(header.set(BUNIT="DN/s"), data, data, dq, recipe=recipe), folder / f"{RATE}.fits")
+    wcs = tangent_wcs()
+    write_image(Image(header, data, data, None, wcs=wcs), folder / f"{MOSAIC}_i2d.fits")
+    labels = np.zeros((64, 64), np.uint32)
+    labels[10:15, 18:23], labels[48:53, 38:43] = 1, 2
+    write_segmentation(Segmentation(header.set(BUNIT=None), labels, wcs), folder / f"{MOSAIC}_segm.fits")
+    x, y, magnitude = map(np.array, zip(*SOURCES, strict=True))
+    table = QTable({"label": [1, 2], "xcentroid": x, "ycentroid": y, "is_extended": [False, True]})
+    table["sky_centroid"] = SkyCoord(*wcs(x, y), unit="deg")
+    for corner in ("ll", "ul", "lr", "ur"):
+        table[f"sky_bbox_{corner}"] = table["sky_centroid"]
+    table["isophotal_abmag"] = magnitude + 0.1
+    write_catalog(Catalog(table), folder / f"{MOSAIC}_cat.ecsv")
+    wavelength = np.linspace(1.8, 2.2, 60)
+    rows = empty_rows("COMBINE1D", 2, 60)
+    rows["SOURCE_ID"], rows["WAVELENGTH"], rows["ERROR"] = [1, 2], wavelength, 1e-7
+    rows["FLUX"] = 1e-6 + rng.normal(0, 1e-7, (2, 60))
+    tables = (SpectrumTable("COMBINE1D", {"SPORDER": 1}, rows, {"FLUX": "Jy", "WAVELENGTH": "um"}),)
+    spectra = SpectrumSet(header.set(FILTER="GR150R", BUNIT=None), tables, "WFSSMultiCombinedSpecModel")
+    write_spectra(spectra, folder / f"{GRISM}_c1d.fits")
+
+    x, y, magnitude = map(np.array, zip(*SOURCES, UNSEEN, strict=True))
+    ra, dec = wcs(x + 0.1, y)
+    names = [f"spectrum_{n:04}" for n in (7, 8, 9)]
+    sources = Table({"id": [7, 8, 9], "ra": ra, "dec": dec, "abmag": magnitude, "spectrum": names})
+    sources.write(truth / "sources.ecsv", format="ascii.ecsv")
+    lines = Table({"id": [8], "line": ["H_alpha"], "wavelength": [2.0]})
+    lines.write(truth / "lines.ecsv", format="ascii.ecsv")
+    for name in names:
+        fine = Table({"wavelength": np.linspace(1.7, 2.3, 600), "flux": np.full(600, 1e-6)})
+        fine.write(truth / f"{name}.ecsv", format="ascii.ecsv")
+
+    products = [f"{MOSAIC}_{suffix}" for suffix in ("i2d.fits", "cat.ecsv", "segm.fits")]
+    nodes = [
+        node(RATE, "detector1", [f"{RATE}.fits"]),
+        node("image3", "image3", products, [RATE], start=6),
+        node("spec3", "spec3", [f"{GRISM}_c1d.fits"], ["image3"], start=12),
+    ]
+    return record(nodes), folder, truth
+
+
+def page_of(run, truth=None):
+    content, folder, _ = run
+    write_report(content, str(folder), str(folder / "report.html"), truth and str(truth))
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+class Elements(HTMLParser):
+    """The elements of a page, each with its attributes; fails where they are not nested."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def section(page, name):
+    return re.search(rf'<section id="{name}">.*?</section>', page, re.S).group()
+
+
+def test_every_product_has_a_row_with_a_link_that_leads_to_it(run):
+    page = page_of(run)
+    content, folder, _ = run
+    links = {link["href"] for link in Elements(section(page, "products")).of("a")}
+    assert links == {name for one in content["nodes"] for name in one["products"]}
+    assert all((folder / link).is_file() for link in links)
+
+
+def test_every_image_product_has_a_picture_with_a_text_in_its_stead(run):
+    pictures = Elements(section(page_of(run), "images")).of("img")
+    for name in (f"{RATE}.fits", f"{MOSAIC}_i2d.fits", f"{MOSAIC}_segm.fits"):
+        assert sum(name in picture["alt"] for picture in pictures) == 1
+
+
+def test_the_page_needs_nothing_from_elsewhere(run):
+    page = page_of(run, run[2])
+    elements = Elements(page)
+    assert "http://" not in page
+    assert "https://" not in page
+    assert not re.search(r"@import|url\(", page)
+    for _, attributes in elements.found:
+        assert attributes.get("src", "data:").startswith("data:")
+        assert not attributes.get("href", "#").startswith("/")
+    assert not elements.of("link")
+    policy = next(
+        meta["content"] for meta in elements.of("meta") if meta.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert "default-src 'none'" in policy
+
+
+def test_the_head_says_what_was_found(run):
+    page = page_of(run)
+    assert "1 exposure gave 1 mosaic, 2 sources and 2 spectra (2 in GR150R F200W)." in page
+    assert "jwst_0001.pmap" in page
+    assert "complete" in page
+
+
+def test_the_reason_of_a_skipped_step_is_in_the_row_of_its_product(run):
+    row = section(page_of(run), "products").split(f"{RATE}.fits".replace("_", "_<wbr>"))[1].split("</tr>")[0]
+    assert re.search(r"<b>ipc</b> SKIPPED <span>off by default</span>", row)
+    assert "jwst_niriss_mask_0001.fits" in row
+
+
+def test_a_product_that_cannot_be_read_is_an_error_in_its_row_and_the_others_are_shown(run):
+    path = run[1] / f"{RATE}.fits"
+    path.write_bytes(path.read_bytes()[:20_000])
+    page = page_of(run)
+    assert "cut short" in section(page, "failures")
+    assert "cut short" in section(page, "products").split("image3")[0]
+    assert "Source 1" in section(page, "spectra")
+
+
+def test_a_product_that_is_not_there_is_an_error_in_its_row(run):
+    (run[1] / f"{MOSAIC}_cat.ecsv").unlink()
+    page = page_of(run)
+    assert "does not exist" in section(page, "failures")
+    assert f"{MOSAIC}_i2d.fits" in section(page, "mosaics").replace("<wbr>", "")
+
+
+def test_failures_stand_on_top_with_the_remedy_and_what_they_stopped(run):
+    content, folder, truth = run
+    extra = [
+        node("jw01234001001_03101_00001_nis_rate", "detector1", state="failed", error="no DARK file; set CRDS_CONTEXT"),
+        node("spec2", "spec2", needs=["jw01234001001_03101_00001_nis_rate"], state="blocked"),
+        node("later", "spec3", needs=["spec2"], state="blocked"),
+    ]
+    page = page_of(({**content, "nodes": content["nodes"] + extra}, folder, truth))
+    assert page.index('id="failures"') < page.index('id="workflow"')
+    failures = section(page, "failures")
+    assert "no DARK file; set CRDS_CONTEXT" in failures
+    assert "2 products not made" in failures
+    assert "3 not made" in page
+
+
+def test_a_run_without_failures_has_no_such_section(run):
+    assert 'id="failures"' not in page_of(run)
+
+
+def test_names_are_text_and_never_markup(run):
+    content, folder, truth = run
+    bad = '<script>alert("x")</script>'
+    nodes = [*content["nodes"], node(bad, bad, state="failed", error=bad, products=())]
+    page = page_of(({**content, "program": bad, "input": bad, "context": bad, "nodes": nodes}, folder, truth))
+    assert "<script>alert" not in page
+    assert len(Elements(page).of("script")) == 1
+
+
+def test_without_a_truth_nothing_of_it_is_on_the_page(run):
+    page = page_of(run)
+    assert 'class="missed"' not in page
+    assert 'class="curve tone-truth"' not in page
+    assert "Against the truth" not in page
+
+
+def test_the_truth_is_drawn_and_what_was_not_found_is_marked(run):
+    page = page_of(run, run[2])
+    mosaics, spectra = section(page, "mosaics"), section(page, "spectra")
+    assert "2 of 3 true sources in the mosaic found, 0 in the catalog without a true one." in mosaics
+    assert "Median distance 6.5 mas." in mosaics  # a tenth of a pixel
+    assert "true magnitude +0.100" in mosaics
+    assert mosaics.count('<g class="missed"><title>true source 9,') == 1
+    assert spectra.count('<polyline class="curve tone-truth"') == 2
+    assert "Hα" in spectra.split('id="source-2"')[1]
+    assert "Hα" not in spectra.split('id="source-2"')[0]
+
+
+def test_sources_are_marked_where_they_are_with_row_zero_at_the_bottom(run):
+    marks = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', section(page_of(run), "mosaics"))
+    assert [(float(x), float(y)) for x, y in marks[:2]] == [(x + 0.5, 64 - y - 0.5) for x, y, _ in SOURCES]
+
+
+def test_two_reports_of_one_run_are_the_same(run):
+    assert page_of(run, run[2]) == page_of(run, run[2])
+
+
+def test_a_run_that_made_nothing_has_a_page(tmp_path):
+    page = page_of((record([node("a", "detector1", state="failed", error="why")]), tmp_path, None))
+    assert "why" in section(page, "failures")
+    Elements(page)
+
+
+def test_products_and_page_may_be_in_an_object_store(run):
+    content, folder, _ = run
+    for path in folder.iterdir():
+        publish(path, f"memory://report/out/{path.name}")
+    write_report(content, "memory://report/out", "memory://report/report.html")
+    links = [link["href"] for link in Elements(section(read_text("memory://report/report.html"), "products")).of("a")]
+    assert f"out/{RATE}.fits" in links
+
+
+def pixels(picture):
+    raw = base64.b64decode(picture.address.partition(",")[2])
+    return np.asarray(Pillow.open(io.BytesIO(raw)).convert("RGB"))
+
+
+def test_a_picture_has_its_first_row_at_the_bottom_and_no_value_in_blue():
+    data = np.random.default_rng(3).normal(10, 1, (32, 32)).astype(np.float32)
+    data[:8, :8], data[24:, 24:] = 100, np.nan
+    drawn = pixels(draw_picture(data, 32)).astype(int)
+    assert drawn[28, 3].min() > 230
+    red, _, blue = drawn[3, 28]
+    assert blue > red + 20
+
+
+@pytest.mark.parametrize("data", [np.full((4, 4), np.nan), np.zeros((4, 4)), np.full((1, 9), 5.0)])
+def test_a_picture_without_contrast_can_be_drawn(data):
+    assert pixels(draw_picture(data, 8)).shape[2] == 3
+
+
+def test_labels_that_follow_each_other_have_different_colours():
+    drawn = pixels(draw_labels(np.array([[0, 1, 2, 3, 4, 5, 6, 7]], np.uint32), 8))[0]
+    assert len({tuple(colour) for colour in drawn}) == 8
+
+
+@given(shape=st.tuples(st.integers(1, 30), st.integers(1, 30)), edge=st.integers(1, 12), seed=st.integers(0, 99))
+def test_shrinking_takes_the_mean_of_what_has_a_value(shape, edge, seed):
+    rng = np.random.default_rng(seed)
+    data = np.where(rng.uniform(size=shape) < 0.2, np.nan, rng.normal(size=shape)).astype(np.float32)
+    small = shrink(data, edge)
+    assert max(small.shape) <= edge
+    step = -(-max(shape) // edge)
+    for (j, i), value in np.ndenumerate(small):
+        block = data[j * step : (j + 1) * step, i * step : (i + 1) * step]
+        good = block[np.isfinite(block)]
+        expected = good.mean() if good.size else np.nan
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+
+
+def boxes(spec):
+    return [Box(name, name, stage, state, tuple(needs), 1.0) for name, stage, state, needs in spec]
+
+
+def test_alike_boxes_are_merged_and_what_a_failure_stopped_stays_apart():
+    graph = boxes(
+        [(f"rate{n}", "detector1", "failed" if n == 0 else "done", ()) for n in range(6)]
+        + [(f"cal{n}", "image2", "blocked" if n == 0 else "done", (f"rate{n}",)) for n in range(6)]
+        + [("a", "image3", "blocked", ("cal0", "cal1")), ("b", "image3", "done", ("cal2", "cal3", "cal4", "cal5"))]
+    )
+    merged = merge_alike(graph)
+    assert sorted(len(box.members) for box in merged) == [1, 1, 1, 1, 1, 1, 4, 4]
+    assert sum(box.seconds for box in merged) == len(graph)
+    names = {box.name for box in merged}
+    assert all(set(box.needs) <= names for box in merged)
+
+
+def test_every_box_and_every_link_of_the_graph_is_drawn():
+    graph = boxes([("a", "s", "done", ()), ("b", "s", "done", ("a",)), ("c", "s", "failed", ("a", "b", "elsewhere"))])
+    drawn = draw_graph(graph)
+    assert drawn.count('<g class="node') == 3
+    assert drawn.count('<g class="node failed"') == 1
+    assert drawn.count("<path") == 3
+    lefts = [float(x) for x in re.findall(r'<rect x="([\d.]+)"', drawn)]
+    assert lefts == sorted(lefts)
+    assert len(set(lefts)) == 3
+
+
+def test_boxes_of_one_column_do_not_overlap():
+    graph = boxes([(f"r{n}", "s", "done", ()) for n in range(9)] + [("m", "t", "done", [f"r{n}" for n in range(5)])])
+    rects = re.findall(r'<rect x="([\d.]+)" y="([\d.-]+)" width="[\d.]+" height="(\d+)"', draw_graph(graph))
+    column = sorted((float(y), float(high)) for x, y, high in rects if x == rects[0][0])
+    assert len(column) == 9
+    assert all(y + high <= below for (y, high), (below, _) in itertools.pairwise(column))
+
+
+def test_the_time_line_has_as_many_rows_as_ran_at_once():
+    bars = [Bar(f"b{n}", start, 10.0, 0, "done", "") for n, start in enumerate((0, 0, 10, 10, 15, 25))]
+    assert "at most 3 at once" in draw_timeline(bars, 40.0)
+
+
+def test_a_spectrum_is_in_the_unit_that_suits_it():
+    wavelength = np.linspace(1, 2, 20)
+    curve = Curve("x", wavelength, np.full(20, 3e-6), np.full(20, 1e-7), 0)
+    assert "flux density [µJy]" in draw_spectrum([curve], [], "Jy", "t")
+    assert "flux density [DN/s]" in draw_spectrum([curve], [], "DN/s", "t")
+
+
+def test_a_spectrum_without_values_is_not_drawn():
+    assert draw_spectrum([Curve("x", np.arange(1.0, 9), np.full(8, np.nan), None, 0)], [], "Jy", "t") == ""
+
+
+def test_binning_a_spectrum_conserves_its_flux():
+    fine = np.linspace(1.0, 3.0, 4001)
+    flux = 1 + 50 * np.exp(-0.5 * ((fine - 2.0123) / 0.004) ** 2)
+    grid = np.linspace(1.5, 2.5, 101)
+    total = bin_onto(grid, fine, flux).sum() * 0.01
+    inside = (fine >= 1.495) & (fine <= 2.505)
+    np.testing.assert_allclose(total, np.trapezoid(flux[inside], fine[inside]), rtol=1e-3)
+
+
+def test_binning_has_no_value_where_the_truth_has_none():
+    binned = bin_onto(np.linspace(0.5, 2.5, 21), np.linspace(1.0, 2.0, 1001), np.ones(1001))
+    assert np.isnan(binned[[0, -1]]).all()
+    np.testing.assert_allclose(binned[8:12], 1)
+
+
+@given(low=st.floats(-1e6, 1e6), width=st.floats(1e-3, 1e6), about=st.integers(2, 9))
+def test_ticks_are_inside_and_evenly_spaced(low, width, about):
+    ticks = nice_ticks(low, low + width, about)
+    assert len(ticks) <= about + 1
+    assert all(low - 1e-6 * width <= tick <= low + width + 1e-6 * width for tick in ticks)
+    if len(ticks) > 2:
+        np.testing.assert_allclose(np.diff(ticks), ticks[1] - ticks[0], rtol=1e-3)
+
+
+def test_ticks_have_the_decimals_that_they_need_and_a_real_minus():
+    assert [text for _, text in labelled_ticks(-1, 1, 4)] == ["−1.0", "−0.5", "0.0", "0.5", "1.0"]
