@@ -80,7 +80,7 @@ def run(
     overrides = _overrides(parameters, parameter)
     from flows.program import run_program
 
-    return run_program(inputs, out, overrides, workers=workers or os.cpu_count() or 1, truth=truth, console=console)
+    return run_program(inputs, out, overrides, workers or os.cpu_count() or 1, truth, console)
 
 
 @app.command(group=calibrate)

@@ -154,10 +154,10 @@ def record(
     references: Mapping[str, str | None] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """``product`` (or a tuple, each of them that has a header) with the card and the recipe of a step that ended."""
+    """``product`` (or a tuple, each of them) with the card and the recipe of a step that ended."""
     if isinstance(product, tuple):
         return tuple(record(one, info, status, reason, references, options) for one in product)
-    if not hasattr(product, "header"):
+    if not hasattr(product, "recipe"):
         return product
     cards = {} if info.keyword is None else {info.keyword: status}
     entry: dict[str, Any] = {"status": status}
@@ -172,4 +172,7 @@ def record(
     named = {reftype: file_name for reftype, file_name in (references or {}).items() if file_name}
     if named:
         entry["references"] = named
-    return product.with_(header=product.header.set(cards), recipe={**product.recipe, info.name: entry})
+    recipe = {**product.recipe, info.name: entry}
+    if not hasattr(product, "header"):  # a catalog
+        return product.with_(recipe=recipe)
+    return product.with_(header=product.header.set(cards), recipe=recipe)

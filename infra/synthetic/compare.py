@@ -49,7 +49,7 @@ def compare_with_truth(products: str | Path, truth: str | Path, threshold: float
     """Compare the mosaic's catalog and the combined spectra in ``products`` with the tables in ``truth``."""
     products, truth = Path(products), Path(truth)
     (catalog_path,) = products.glob("*_cat.ecsv")
-    catalog = read_catalog(catalog_path)
+    catalog = read_catalog(catalog_path).table
     mosaic = read_image(products / rename(catalog_path.name, "i2d"))
     sources = Table.read(truth / "sources.ecsv", format="ascii.ecsv")
     on_sky = SkyCoord(sources["ra"], sources["dec"])

@@ -53,7 +53,7 @@ def test_emission_lines_are_at_their_wavelengths(comparison):
 
 
 def test_source_numbers_run_unchanged_from_the_catalog_to_the_spectra(demo_run):
-    labels = set(map(int, read_catalog(one(demo_run, "*_cat.ecsv"))["label"]))
+    labels = set(map(int, read_catalog(one(demo_run, "*_cat.ecsv")).table["label"]))
     assert set(np.unique(read_segmentation(one(demo_run, "*_segm.fits")).data)) - {0} == labels
     for path in demo_run.products.glob("*_nis_cal.fits"):
         if fits.getval(path, "EXP_TYPE") == "NIS_WFSS":
