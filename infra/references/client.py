@@ -45,7 +45,7 @@ def cache_folder() -> Path:
             "CRDS_PATH=$HOME/crds_cache (with CRDS_SERVER_URL=https://jwst-crds.stsci.edu it fills itself), or to a "
             "folder that `calweave references pack` wrote"
         )
-    path = Path(folder).expanduser()
+    path = Path(folder)
     if not has_server() and not (path / "config" / OBSERVATORY / "server_config").is_file():
         raise ReferenceCacheError(
             f"CRDS_PATH={folder} is no reference cache: it has no config/{OBSERVATORY}/server_config; correct it, "

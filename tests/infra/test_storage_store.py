@@ -31,7 +31,7 @@ from infra.storage.store import (
 
 @pytest.fixture(scope="module")
 def s3_server():
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0)
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
@@ -180,6 +180,21 @@ def test_a_changed_object_is_fetched_anew(folder):
     time.sleep(0.01)
     write_text(url, "two")
     assert Path(fetch(url)).read_text() == "two"
+
+
+@pytest.mark.parametrize("folder", ["s3"], indirect=True)
+def test_what_another_client_puts_is_seen_at_once(folder, s3_server):
+    boto3 = pytest.importorskip("boto3")
+    url = join(folder, "b.txt")
+    write_text(join(folder, "a.txt"), "one")
+    assert len(listing(folder)) == 1
+    assert not exists(url)
+    bucket = folder.removeprefix("s3://").split("/")[0]
+    client = boto3.client("s3", endpoint_url=s3_server)
+    client.put_object(Bucket=bucket, Key="products/b.txt", Body=b"by another")
+    assert exists(url)
+    assert listing(folder) == [join(folder, "a.txt"), url]
+    assert read_text(url) == "by another"
 
 
 def test_a_local_file_is_fetched_as_it_is(tmp_path):
