@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from astropy.table import QTable, Table
+from scipy.spatial import cKDTree
 
 from flows.report_plots import Picture, draw_labels, draw_picture
 from infra.products.catalog import read_catalog
@@ -353,15 +354,20 @@ def _nearest_pairs(
     ra: np.ndarray, dec: np.ndarray, other_ra: np.ndarray, other_dec: np.ndarray
 ) -> list[tuple[int, int]]:
     """Rows of two lists of positions [deg] that are each other's nearest, within ``MATCH_RADIUS``."""
-    east, north = sky_offsets(ra[:, None], dec[:, None], other_ra, other_dec)
-    distance = np.hypot(east, north)
-    distance[~np.isfinite(distance)] = np.inf
-    there, back = distance.argmin(axis=1), distance.argmin(axis=0)
-    return [
-        (row, int(other))
-        for row, other in enumerate(there)
-        if back[other] == row and distance[row, other] < MATCH_RADIUS
-    ]
+    here = np.flatnonzero(np.isfinite(ra) & np.isfinite(dec))
+    if not here.size or not other_ra.size:
+        return []
+    mine, others = _directions(ra[here], dec[here]), _directions(other_ra, other_dec)
+    distance, there = cKDTree(others).query(mine)
+    _, back = cKDTree(mine).query(others)
+    close = (distance < np.deg2rad(MATCH_RADIUS / 3600)) & (back[there] == np.arange(here.size))
+    return list(zip(here[close].tolist(), there[close].tolist(), strict=True))
+
+
+def _directions(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    """Unit vectors (n, 3)."""
+    ra, dec = np.deg2rad(ra), np.deg2rad(dec)
+    return np.stack((np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)), axis=-1)
 
 
 def sky_offsets(

@@ -292,6 +292,20 @@ def test_sources_are_marked_where_they_are_with_row_zero_at_the_bottom(run):
     assert [(float(x), float(y)) for x, y in marks[:2]] == [(x + 0.5, 64 - y - 0.5) for x, y, _ in SOURCES]
 
 
+def test_a_true_source_is_matched_by_the_nearest_of_the_catalog_only(run):
+    _, folder, truth = run
+    path = folder / f"{MOSAIC}_cat.ecsv"
+    table = QTable.read(path)
+    table.insert_row(0, table[0])
+    table["label"][0] = 3
+    x = np.array([SOURCES[0][0] + 1.5])
+    ra, dec = tangent_wcs()(x, np.array([SOURCES[0][1]]))
+    table["sky_centroid"][0] = SkyCoord(ra[0], dec[0], unit="deg")
+    table.write(path, format="ascii.ecsv", overwrite=True)
+    page = page_of(run, truth)
+    assert "2 of 3 true sources in the mosaic found, 1 in the catalog without a true one." in page
+
+
 def test_two_reports_of_one_run_are_the_same(run):
     assert page_of(run, run[2]) == page_of(run, run[2])
 
