@@ -1,7 +1,9 @@
-"""The sources of a made-up field: stars, disks, and disks with bright emission lines.
+"""The sources of a made-up field: stars, disks, and compact disks with bright emission lines.
 
-The number goes with the area, about 50 in 1024 x 1024 pixels; magnitudes run from bright to just below the limit of some
-100 s in F200W. Positions keep a distance from each other, so that most spectra stand alone.
+The number goes with the area, about 50 in 1024 x 1024 pixels. Most sources are bright enough for positions good to a few
+hundredths of a pixel in some 4 x 90 s of F200W; one in eight is near or below the limit, and a large field has a star that
+saturates. Positions keep a distance from each other, so that most spectra stand alone, and sources with lines stand
+where both grisms put order +1 on the detector.
 """
 
 import numpy as np
@@ -11,30 +13,36 @@ from calibration.simulate.scene import Line, Source
 from calibration.simulate.throughput import AB_ZERO
 
 DENSITY = 50 / 1024**2  # [pixel^-2]
-MARGIN = 14  # [pixel], nothing is nearer to the edge at the first pointing
-DISTANCE = 26  # [pixel] between sources
-H_ALPHA, SULPHUR = 0.656461, 0.673_0  # [um], vacuum; [S II] stands for both its lines
-BRIGHT, FAINT = 19.6, 26.4  # AB magnitudes
+FEWEST = 14
+MARGIN = 16  # [pixel], nothing is nearer to the edge at the first pointing
+DISTANCE = 30  # [pixel] between sources
+WIDTH, LENGTH = 16, 130  # [pixel], a spectrum across and along the dispersion
+REACH = 285  # [pixel], from a source to the far end of its order +1, which lies toward small x and y
+H_ALPHA, SULPHUR = 0.656461, 0.6730  # [um], vacuum; [S II] stands for both its lines
+KINDS = ("lines", "star", "disk", "star", "lines", "disk", "star", "faint")
+
+#: Kind -> brightest and faintest AB magnitude of the continuum.
+MAGNITUDES = {"lines": (21.6, 23.0), "star": (19.6, 23.8), "disk": (20.8, 22.9), "faint": (25.2, 27.4)}
+SATURATING = 18.1  # AB magnitude of the first star, in fields of at least 1024 x 1024
+#: Kind -> smallest and largest half-light radius [arcsec].
+RADII = {"lines": (0.05, 0.09), "star": (0.0, 0.0), "disk": (0.07, 0.17), "faint": (0.05, 0.10)}
 
 
 def make_sources(
     size: int, origin: tuple[int, int], distortion: Distortion, pointing: Pointing, rng: np.random.Generator
 ) -> tuple[Source, ...]:
     """Sources on the square area of ``size`` pixels that starts at full-frame column and row ``origin``."""
-    count = max(12, round(DENSITY * size**2))
-    x, y = _positions(count, size, rng)
+    count = max(FEWEST, round(DENSITY * size**2))
+    # Kinds go round in fixed shares, so that a small field has some of each.
+    kinds = [KINDS[i % len(KINDS)] for i in range(count)]
+    x, y = _positions(kinds, size, rng)
     ra, dec = pixel_to_sky(distortion, pointing, x + origin[0], y + origin[1])
     sources = []
-    for i in range(count):
-        # Kinds and magnitudes go round in fixed shares, so that a small field has some of each.
-        kind = ("lines", "star", "disk", "star", "disk")[i % 5]
-        rank = (i + rng.uniform(0, 1)) / count
-        magnitude = {
-            "lines": 21.6 + 1.8 * rng.uniform(),
-            "star": BRIGHT + (25.0 - BRIGHT) * rank,
-            "disk": BRIGHT + 1.4 + (FAINT - BRIGHT - 1.4) * rank**0.9,
-        }[kind]
-        lines = _lines(rng) if kind == "lines" else ()
+    for i, kind in enumerate(kinds):
+        bright, faint = MAGNITUDES[kind]
+        magnitude = bright + (faint - bright) * (i + rng.uniform()) / count
+        if i == 1 and size >= 1024:
+            magnitude = SATURATING
         sources.append(
             Source(
                 number=i + 1,
@@ -42,10 +50,10 @@ def make_sources(
                 dec=float(dec[i]),
                 continuum=float(AB_ZERO * 10 ** (-0.4 * magnitude)),
                 slope=float(rng.uniform(-1.5, -0.5) if kind == "star" else rng.uniform(-0.5, 1.0)),
-                radius=0.0 if kind == "star" else float(rng.uniform(0.08, 0.16 if kind == "lines" else 0.26)),
-                axis_ratio=1.0 if kind == "star" else float(rng.uniform(0.45, 0.95)),
+                radius=float(rng.uniform(*RADII[kind])),
+                axis_ratio=1.0 if kind == "star" else float(rng.uniform(0.5, 0.95)),
                 position_angle=0.0 if kind == "star" else float(rng.uniform(0, 180)),
-                lines=lines,
+                lines=_lines(rng) if kind == "lines" else (),
             )
         )
     return tuple(sources)
@@ -53,8 +61,8 @@ def make_sources(
 
 def _lines(rng: np.random.Generator) -> tuple[Line, ...]:
     """H alpha, and [S II] at a fifth of it where it falls into the passband too."""
-    redshift = rng.uniform(1.79, 2.17) / H_ALPHA - 1
-    flux = float(np.exp(rng.uniform(np.log(1.2e-19), np.log(4e-19))))
+    redshift = rng.uniform(1.80, 2.17) / H_ALPHA - 1
+    flux = float(np.exp(rng.uniform(np.log(1.5e-19), np.log(4e-19))))
     width = 1.5e-3  # [um], 220 km/s
     lines = [Line("H_alpha", float(H_ALPHA * (1 + redshift)), flux, width)]
     if SULPHUR * (1 + redshift) < 2.20:
@@ -62,15 +70,19 @@ def _lines(rng: np.random.Generator) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _positions(count: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions drawn one after the other, each the candidate that is farthest from those already there."""
+def _positions(kinds: list[str], size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Positions drawn one after the other: of some candidates the one that troubles the fewest others.
+
+    Two sources trouble each other when they are near, or when their order +1 overlaps in one of the grisms: in the same
+    columns, or in the same rows, and less than a spectrum apart.
+    """
     chosen: list[np.ndarray] = []
-    for _ in range(count):
-        candidates = rng.uniform(MARGIN, size - 1 - MARGIN, (12, 2))
-        if chosen:
-            nearest = np.min(np.hypot(*(candidates[:, None, :] - np.array(chosen)[None]).transpose(2, 0, 1)), axis=1)
-            far = candidates[nearest > DISTANCE]
-            chosen.append(far[0] if len(far) else candidates[np.argmax(nearest)])
-        else:
-            chosen.append(candidates[0])
+    for kind in kinds:
+        low = REACH if kind == "lines" and size > REACH + 4 * MARGIN else MARGIN
+        candidates = rng.uniform(low, size - 1 - MARGIN, (60, 2))
+        away = np.abs(candidates[:, None, :] - np.array(chosen).reshape(1, -1, 2))
+        near = np.hypot(away[..., 0], away[..., 1]) < DISTANCE
+        overlap = (away.min(axis=2) < WIDTH) & (away.max(axis=2) < LENGTH)
+        trouble = 10 * near.sum(axis=1) + overlap.sum(axis=1)
+        chosen.append(candidates[np.argmin(trouble)])
     return np.array(chosen)[:, 0], np.array(chosen)[:, 1]

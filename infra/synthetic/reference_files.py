@@ -1,5 +1,6 @@
 """The reference files of a synthetic program, in the formats of the observatory, and the rules that choose them."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,7 @@ def write_niriss(writer: ReferenceWriter, readouts: dict[str, Readout]) -> list[
         *_write_images(writer),
         *_write_spectra(writer),
         *_write_geometry(writer),
+        *_write_parameters(writer),
     ]
     return rules
 
@@ -112,7 +114,23 @@ def _save(model: Any, meta: dict[str, Any], folder: Path, name: str) -> str:
         # The data model puts today's date; two runs of one seed shall give the same bytes.
         with fits.open(path, mode="update") as hdulist:
             hdulist[0].header["DATE"] = DATE
+    else:
+        with asdf.open(path, lazy_load=False, memmap=False) as file:
+            tree = {key: value for key, value in file.tree.items() if key not in ("asdf_library", "history")}
+        _write_asdf(tree, path)
     return name
+
+
+def _write_asdf(tree: dict[str, Any], path: Path) -> None:
+    """Write a tree the same way every time: the extensions are listed in the order of a set, unless they are there."""
+    tree["meta"]["date"] = DATE
+    buffer = io.BytesIO()
+    asdf.AsdfFile(tree).write_to(buffer)
+    buffer.seek(0)
+    with asdf.open(buffer, lazy_load=False, memmap=False) as file:
+        extensions = [dict(entry) for entry in file["history"]["extensions"]]
+    extensions.sort(key=lambda entry: (entry["extension_class"], entry.get("extension_uri", "")))
+    asdf.AsdfFile({**tree, "history": {"extensions": extensions}}).write_to(path)
 
 
 def _set(node: Any, values: dict[str, Any]) -> None:
@@ -256,15 +274,15 @@ def _write_images(writer: ReferenceWriter) -> list[Rule]:
         "filename": filename,
         "model_type": "ABVegaOffsetModel",
     }
-    asdf.AsdfFile({"meta": meta, "abvega_offset": offsets}).write_to(writer.folder / filename)
+    _write_asdf({"meta": meta, "abvega_offset": offsets}, writer.folder / filename)
     rules.append(Rule("abvegaoffset", filename, {"META.INSTRUMENT.DETECTOR": "NIS"}))
     return rules
 
 
 def image_apertures() -> list[tuple[float, float, float, float, float]]:
     """Rows (enclosed fraction, radius, correction, sky radii [pixel]) of a point source in a mosaic."""
-    # The box of a pixel widens the image once in the exposure and once in the mosaic, the coupling of pixels a little.
-    variances = [(weight, sigma**2 + 2 / 12 + 0.011) for weight, sigma in PSF]
+    # The box of a pixel widens the image in the exposure, as a drop, and in the mosaic; the coupling of pixels a little.
+    variances = [(weight, sigma**2 + 3 / 12 + 0.011) for weight, sigma in PSF]
 
     def enclosed(radius: float) -> float:
         return sum(weight * (1 - np.exp(-0.5 * radius**2 / variance)) for weight, variance in variances)
@@ -411,6 +429,22 @@ def _write_geometry(writer: ReferenceWriter) -> list[Rule]:
     rules.append(Rule("wavelengthrange", filename, {"META.EXPOSURE.TYPE": SPECTRA}))
     rules.append(Rule("wavelengthrange", "N/A", {"META.EXPOSURE.TYPE": IMAGES}))
     return rules
+
+
+def _write_parameters(writer: ReferenceWriter) -> list[Rule]:
+    """Parameters of steps: F200W is undersampled, and the default derivative scale rejects the cores of bright stars."""
+    reftype = "pars-outlierdetectionstep"
+    filename = f"jwst_niriss_{reftype}_0001.asdf"
+    tree = {
+        "class": "jwst.outlier_detection.outlier_detection_step.OutlierDetectionStep",
+        "name": "outlier_detection",
+        "meta": {**_common(reftype, "for undersampled images"), "filename": filename, "origin": "Calweave"},
+        "parameters": {"scale": "2.4 1.4"},
+        "steps": [],
+    }
+    _write_asdf(tree, writer.folder / filename)
+    rules = [Rule(reftype, filename, {"META.EXPOSURE.TYPE": IMAGES})]
+    return [*rules, Rule(reftype, "N/A", {"META.EXPOSURE.TYPE": SPECTRA})]
 
 
 def _polynomial(terms: np.ndarray) -> models.Polynomial2D:
