@@ -7,6 +7,7 @@ order of its rows changes nothing.
 
 import gc
 import logging
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -184,32 +185,36 @@ def _condition_sets(rule: Level2Rule | Level3Rule) -> Iterator[tuple]:
 def _level2(
     rule: Level2Rule, scope: Scope, buckets: dict[Any, list[Exposure]], pool_name: str, options: Options
 ) -> Iterator[Association]:
-    index = [(companions, _index(buckets.get(companions.where, ()), companions.key)) for companions in rule.companions]
+    tables = [_index(buckets.get(companions.where, ()), companions.key) for companions in rule.companions]
     groups = _index(buckets[rule.seed], rule.key)
+    choosers: dict[tuple, _Images] = {}
     for seed in buckets[rule.seed]:
-        others = [member for companions, table in index for member in _joining(seed, companions, table)]
-        if rule.finish is Finish.PRUNE_IMPRINTS:
-            others = _suitable_imprints([seed], others)
-        elif rule.finish is Finish.PRUNE_GROUP_IMPRINTS:
-            others = _suitable_imprints(groups[key_of(seed, rule.key)], others)
-        expname = naming.stage1_member(seed, rule)
-        members = [_member(expname, "science", seed)]
+        members = [_member(naming.stage1_member(seed, rule), "science", seed)]
+        others: list[_Attached] = []
         if rule.finish in (Finish.DIRECT_IMAGE, Finish.PARALLEL_IMAGE):
-            images = [member.exposure for member in others]
-            if not images:
+            key = key_of(seed, rule.key)
+            if key not in tables[0]:
                 continue
-            choose = _next_image if rule.finish is Finish.DIRECT_IMAGE else _parallel_image
-            root = naming.direct_image_product(choose(seed, images), scope)
+            if key not in choosers:
+                choosers[key] = _Images.sort(tables[0][key])
+            image = choosers[key].after(seed) if rule.finish is Finish.DIRECT_IMAGE else choosers[key].long_wave
+            root = naming.direct_image_product(image, scope)
             members += [
                 Member(f"{root}_i2d.fits", "direct_image"),
                 Member(f"{root}_cat.ecsv", "sourcecat"),
                 Member(f"{root}_segm.fits", "segmap"),
             ]
         else:
+            for companions, table in zip(rule.companions, tables, strict=True):
+                others += _joining(seed, companions, table)
+            if rule.finish is Finish.PRUNE_IMPRINTS:
+                others = _suitable_imprints([seed], others)
+            elif rule.finish is Finish.PRUNE_GROUP_IMPRINTS:
+                others = _suitable_imprints(groups[key_of(seed, rule.key)], others)
             members += [_member(naming.stage1_member(o.exposure, rule), o.role, o.exposure) for o in others]
         if scope.kind == "background" and not any(other.own and other.role == "background" for other in others):
             continue
-        product = Product(naming.level2_product(expname), tuple(members))
+        product = Product(naming.level2_product(members[0].expname), tuple(members))
         yield _association(rule, scope, seed, product, seed["targetid"], pool_name, options)
 
 
@@ -243,21 +248,31 @@ def _suitable_imprints(science: Sequence[Exposure], others: list[_Attached]) -> 
     return [o for o in others if id(o) not in out]
 
 
-def _next_image(grism: Exposure, images: Sequence[Exposure]) -> Exposure:
-    """The image taken next after the grism exposure; if none is, the first by name."""
-    start = _ordinal(grism)
-    later = [image for image in images if (_ordinal(image) or 0) > (start or 0) and start is not None]
-    return min(later or images, key=lambda image: ((_ordinal(image) or 0) if later else 0, image["filename"]))
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """The direct images of a group, in the order in which they were taken (``expspcin``), then by name."""
+
+    ordinals: tuple[int, ...]
+    images: tuple[Exposure, ...]
+    first: Exposure
+    long_wave: Exposure
+
+    @staticmethod
+    def sort(images: Sequence[Exposure]) -> "_Images":
+        ranked = sorted(images, key=lambda image: (_ordinal(image), image["filename"]))
+        first = min(images, key=lambda image: image["filename"])
+        long_wave = min([i for i in images if "long" in i["filename"]] or [first], key=lambda image: image["filename"])
+        return _Images(tuple(map(_ordinal, ranked)), tuple(ranked), first, long_wave)
+
+    def after(self, grism: Exposure) -> Exposure:
+        """The image taken next after the grism exposure; if none is, or nobody knows, the first by name."""
+        place = bisect_right(self.ordinals, _ordinal(grism)) if _ordinal(grism) else len(self.images)
+        return self.images[place] if place < len(self.images) else self.first
 
 
-def _ordinal(exposure: Exposure) -> int | None:
+def _ordinal(exposure: Exposure) -> int:
     text = exposure["expspcin"]
-    return int(text) if text is not None and text.isdecimal() else None
-
-
-def _parallel_image(grism: Exposure, images: Sequence[Exposure]) -> Exposure:
-    """The first long-wave image by name, else the first."""
-    return min([i for i in images if "long" in i["filename"]] or images, key=lambda image: image["filename"])
+    return int(text) if text is not None and text.isdecimal() else 0
 
 
 # ---- level 3

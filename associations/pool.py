@@ -280,14 +280,15 @@ def make_pool(
     extra = list(candidates)
     for filename in sorted(headers):
         row = pool_row(headers[filename])
-        row["filename"] = PurePosixPath(filename).name.lower()
+        base = PurePosixPath(filename).name.lower()
+        row["filename"] = base
         if extra:
             row["asn_candidate"] = repr([*candidates_of(row["asn_candidate"]), *extra]).lower()
         if row["targetid"] is None and row["targname"] is not None:
             known = targets.setdefault(row["program"], {})
             taken = {int(number) for number in known.values() if number.isdigit()}
             row["targetid"] = known.setdefault(row["targname"], str(max(taken, default=0) + 1))
-        rows[row["filename"]] = row
+        rows[base] = row
     columns = COLUMNS if start is None else (*start.columns, *(c for c in COLUMNS if c not in start.columns))
     return Pool(name, columns, tuple(rows.values()))
 
@@ -297,5 +298,6 @@ def merge_pools(pools: Sequence[Pool]) -> Pool:
     if len(pools) == 1:
         return pools[0]
     columns = dict.fromkeys(column for pool in pools for column in pool.columns)
-    rows = {row["filename"]: dict.fromkeys(columns) | row for pool in pools for row in pool.rows}
+    empty = dict.fromkeys(columns)
+    rows = {row["filename"]: {**empty, **row} for pool in pools for row in pool.rows}
     return Pool("+".join(pool.name for pool in pools), tuple(columns), tuple(rows.values()))

@@ -32,16 +32,16 @@ def prune(associations: Sequence[Association]) -> tuple[list[Association], list[
     larger contains the smaller: the archive's own associations are made so.
     """
     dropped: list[tuple[Association, Association]] = []
-    best: dict[tuple, Association] = {}
+    same: dict[tuple, list[Association]] = {}
     for association in associations:
-        members = (_program(association), *sorted(member.key for member in association.members))
-        rival = best.get(members)
-        if rival is None or _rank(association) > _rank(rival):
-            best[members] = association
-            association, rival = rival, association  # type: ignore[assignment]
-        if association is not None:
-            dropped.append((association, rival))  # type: ignore[arg-type]
-    unique = {id(association) for association in best.values()}
+        members = (association.program, *sorted(member.key for member in association.members))
+        same.setdefault(members, []).append(association)
+    best = []
+    for equals in same.values():
+        equals.sort(key=_rank)
+        best.append(equals[-1])
+        dropped += [(lesser, equals[-1]) for lesser in equals[:-1]]
+    unique = {id(association) for association in best}
     remaining = [association for association in associations if id(association) in unique]
 
     by_name: dict[str, list[Association]] = {}
@@ -62,10 +62,6 @@ def prune(associations: Sequence[Association]) -> tuple[list[Association], list[
                     else:
                         _warn_of_twins(small, large)
     return [association for association in remaining if id(association) not in gone], dropped
-
-
-def _program(association: Association) -> str:
-    return association.program or ""
 
 
 def _rank(association: Association) -> tuple[str, str]:
@@ -98,7 +94,7 @@ def merge(associations: Sequence[Association]) -> list[Association]:
         if association.level != 2:
             result.append(association)
             continue
-        key = (_program(association), association.asn_id, association.asn_type)
+        key = (association.program, association.asn_id, association.asn_type)
         if key not in merged:
             merged[key] = association
             result.append(key)

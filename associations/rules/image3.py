@@ -1,11 +1,11 @@
 """Images of a target or a mosaic: calwebb_image3."""
 
 from associations.constraints import is_set, is_unset, one_of
-from associations.rules.rule import HAS_SUBARRAY, IMAGE3_TYPES, NOT_IMPRINT, OPTICS, Level3Rule
+from associations.rules.rule import HAS_SUBARRAY, IMAGE3_TYPES, LEVEL3_BASE, OPTICS, Level3Rule
 
 _IMAGE = (
     one_of("exp_type", IMAGE3_TYPES),
-    NOT_IMPRINT,
+    *LEVEL3_BASE,
     is_unset("tso"),
     is_unset("haswfsc"),
     HAS_SUBARRAY,

@@ -24,7 +24,7 @@ MODE_OK = (
 )
 SCIENCE = one_of("role", ["science", "psf"])
 HAS_SUBARRAY = is_set("subarray")
-NOT_IMPRINT = is_unset("is_imprt")
+LEVEL3_BASE = (is_set("program", "instrume"), is_unset("is_imprt"))
 CONSISTENT = unless("it is not flagged both psf and background", contradicts=True)
 
 

@@ -38,14 +38,19 @@ def overlaps(science: Exposure, other: Exposure) -> bool:
     if science["targetid"] != other["targetid"]:
         return True
     is_slit = science["exp_type"] == "nrs_fixedslit"
-    numbers = [_number(e[column]) for e in (science, other) for column in ("patt_num", "numdthpt", "subpx")]
-    if None in numbers or 0 in (numbers[2], numbers[5]):
+    here, there = _primary_point(science), _primary_point(other)
+    if here is None or there is None:
         return is_slit
-    point, total, subpixels, other_point, _, other_subpixels = numbers
-    distance = abs((point - 1) // subpixels - (other_point - 1) // other_subpixels)
-    if distance == 0:
-        return True
-    return is_slit and science["fxd_slit"] == "s1600a1" and total // subpixels == 5 and distance <= 1
+    distance = abs(here[0] - there[0])
+    return distance == 0 or (is_slit and science["fxd_slit"] == "s1600a1" and here[1] == 5 and distance <= 1)
+
+
+def _primary_point(exposure: Exposure) -> tuple[int, int] | None:
+    """The primary dither point and how many there are; None where the pool does not tell."""
+    point, total, subpixels = (_number(exposure[column]) for column in ("patt_num", "numdthpt", "subpx"))
+    if point is None or total is None or not subpixels:
+        return None
+    return (point - 1) // subpixels, total // subpixels
 
 
 def _number(text: str | None) -> int | None:

@@ -2,11 +2,11 @@
 
 from associations.constraints import either, is_set, is_unset, one_of
 from associations.exposure import Exposure
-from associations.rules.rule import HAS_SUBARRAY, NOT_IMPRINT, OPTICS, Level3Rule, Name
+from associations.rules.rule import HAS_SUBARRAY, LEVEL3_BASE, OPTICS, Level3Rule, Name
 
 _NODS = ("2-point-nod", "4-point-nod", "along-slit-nod")
 _WAVECAL = ("nrs_autoflat", "nrs_autowave")
-_COMMON = (NOT_IMPRINT, is_unset("tso"))
+_COMMON = (*LEVEL3_BASE, is_unset("tso"))
 
 
 def is_background(exposure: Exposure) -> bool:
@@ -18,7 +18,7 @@ def _wfss(name: str, exp_type: str, column: str, grisms: tuple[str, ...], optics
     return Level3Rule(
         name,
         "spec3",
-        where=(one_of("exp_type", [exp_type]), NOT_IMPRINT, one_of(column, grisms)),
+        where=(one_of("exp_type", [exp_type]), *LEVEL3_BASE, one_of(column, grisms)),
         key=("exp_type", *optics),
         loose=is_background,
         naming=Name.PATH,

@@ -1,7 +1,7 @@
 """Time series of one observation: calwebb_tso3."""
 
 from associations.constraints import is_set, none_of, unless
-from associations.rules.rule import HAS_SUBARRAY, NOT_IMPRINT, OPTICS, Level3Rule
+from associations.rules.rule import HAS_SUBARRAY, LEVEL3_BASE, OPTICS, Level3Rule
 from associations.rules.spec3 import is_background
 
 #: Subarrays of NIRCam's dispersed Hartmann sensor in several stripes.
@@ -13,7 +13,7 @@ RULES = (
         "tso3",
         where=(
             is_set("tso"),
-            NOT_IMPRINT,
+            *LEVEL3_BASE,
             none_of("exp_type", ["mir_mrs", "mir_flatmrs", "nrs_autowave", "nrs_ifu"]),
             unless(
                 "it is no grism time series without a grism", exp_type="nrc_tsgrism", pupil=("clear", "gdhs0", "gdhs60")

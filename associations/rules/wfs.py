@@ -1,7 +1,7 @@
 """Wavefront sensing: pairs of images in and out of focus, calwebb_wfs-image3."""
 
 from associations.constraints import none_of, one_of
-from associations.rules.rule import HAS_SUBARRAY, IMAGE3_TYPES, NOT_IMPRINT, OPTICS, Level3Rule, Name
+from associations.rules.rule import HAS_SUBARRAY, IMAGE3_TYPES, LEVEL3_BASE, OPTICS, Level3Rule, Name
 from associations.rules.spec3 import is_background
 
 RULES = (
@@ -10,7 +10,7 @@ RULES = (
         "wfs-image3",
         where=(
             one_of("exp_type", IMAGE3_TYPES),
-            NOT_IMPRINT,
+            *LEVEL3_BASE,
             one_of("patttype", ["wfsc"]),
             none_of("dms_note", ["wfsc_los_jitter"]),
             HAS_SUBARRAY,
