@@ -71,11 +71,44 @@ class _Attached:
 
 
 @dataclass(frozen=True)
+class Rejection:
+    """Exposures that pass the conditions of a rule, and why no association came of it in a scope."""
+
+    rule: str
+    scope: Scope
+    filenames: frozenset[str]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What became of a pool: the associations, and each duplicate with the association that stands for it."""
+    """What became of a pool.
+
+    Attributes
+    ----------
+    associations : tuple of Association
+        Those that stay.
+    dropped : tuple of (Association, Association)
+        Each duplicate with the association that stands for it.
+    rejections : tuple of Rejection
+        Groups that became no association.
+    """
 
     associations: tuple[Association, ...]
     dropped: tuple[tuple[Association, Association], ...]
+    rejections: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is the same for all associations of a run, and a note book of the groups that came to nothing."""
+
+    pool_name: str
+    options: Options
+    rejections: list[Rejection]
+
+    def reject(self, rule: Level2Rule | Level3Rule, scope: Scope, exposures: Iterable[Exposure], reason: str) -> None:
+        self.rejections.append(Rejection(rule.name, scope, frozenset(e["filename"] for e in exposures), reason))
 
 
 def generate(pool: Pool, options: Options = Options()) -> list[Association]:
@@ -84,7 +117,8 @@ def generate(pool: Pool, options: Options = Options()) -> list[Association]:
 
 
 def evaluate(pool: Pool, options: Options) -> Outcome:
-    """``generate``, with the duplicates that were dropped."""
+    """``generate``, with what was dropped and rejected."""
+    run = _Run(pool.name, options, [])
     with _collector_at_rest():
         exposures = [describe(row) for row in sorted(pool.rows, key=lambda row: str(row["filename"]))]
         scopes = find_scopes(
@@ -98,7 +132,7 @@ def evaluate(pool: Pool, options: Options) -> Outcome:
         dropped: list[tuple[Association, Association]] = []
         for level, rules in ((2, LEVEL2), (3, LEVEL3)):
             if level in options.levels:
-                unique, duplicates = prune(_evaluate_level(rules, exposures, scopes, pool.name, options))
+                unique, duplicates = prune(_evaluate_level(rules, exposures, scopes, run))
                 kept += unique
                 dropped += duplicates
         if options.with_backgrounds and options.ids is not None:
@@ -107,7 +141,7 @@ def evaluate(pool: Pool, options: Options) -> Outcome:
         kept.sort(key=lambda a: (a.program, a.asn_id, a.level, a.asn_type, a.products[0].name, a.asn_rule))
         if options.merge:
             kept = merge(kept)
-        return Outcome(tuple(_numbered(kept)), tuple(dropped))
+        return Outcome(tuple(_numbered(kept)), tuple(dropped), tuple(run.rejections))
 
 
 @contextmanager
@@ -141,8 +175,7 @@ def _evaluate_level(
     rules: Sequence[Level2Rule | Level3Rule],
     exposures: Sequence[Exposure],
     scopes: Sequence[Scope],
-    pool_name: str,
-    options: Options,
+    run: _Run,
 ) -> list[Association]:
     """All associations of a level, before pruning.
 
@@ -163,12 +196,23 @@ def _evaluate_level(
                 buckets[which].append(exposure)
         acquisitions = _acquisitions(scope) if rules is LEVEL3 else {}
         for rule in rules:
-            if isinstance(rule, Level2Rule):
-                if buckets.get(rule.seed) and scope.kind in rule.scopes:
-                    made += _level2(rule, scope, buckets, pool_name, options)
-            elif buckets.get(rule.where) and _works_in(rule, scope):
-                made += _level3(rule, scope, buckets[rule.where], acquisitions, pool_name, options)
+            passing = buckets.get(rule.seed if isinstance(rule, Level2Rule) else rule.where)
+            if not passing:
+                continue
+            if not _works_in(rule, scope):
+                where = ", ".join(rule.scopes) or f"all but {', '.join(getattr(rule, 'not_scopes', ()))}"
+                run.reject(rule, scope, passing, f"it is of type {scope.kind}, and the rule works in: {where}")
+            elif isinstance(rule, Level2Rule):
+                made += _level2(rule, scope, buckets, run)
+            else:
+                made += _level3(rule, scope, passing, acquisitions, run)
     return made
+
+
+def _works_in(rule: Level2Rule | Level3Rule, scope: Scope) -> bool:
+    if isinstance(rule, Level2Rule):
+        return scope.kind in rule.scopes
+    return scope.kind not in rule.not_scopes and (not rule.scopes or scope.kind in rule.scopes)
 
 
 def _condition_sets(rule: Level2Rule | Level3Rule) -> Iterator[tuple]:
@@ -182,9 +226,7 @@ def _condition_sets(rule: Level2Rule | Level3Rule) -> Iterator[tuple]:
 # ---- level 2
 
 
-def _level2(
-    rule: Level2Rule, scope: Scope, buckets: dict[Any, list[Exposure]], pool_name: str, options: Options
-) -> Iterator[Association]:
+def _level2(rule: Level2Rule, scope: Scope, buckets: dict[Any, list[Exposure]], run: _Run) -> Iterator[Association]:
     tables = [_index(buckets.get(companions.where, ()), companions.key) for companions in rule.companions]
     groups = _index(buckets[rule.seed], rule.key)
     choosers: dict[tuple, _Images] = {}
@@ -194,6 +236,7 @@ def _level2(
         if rule.finish in (Finish.DIRECT_IMAGE, Finish.PARALLEL_IMAGE):
             key = key_of(seed, rule.key)
             if key not in tables[0]:
+                run.reject(rule, scope, [seed], f"no direct image agrees in {', '.join(rule.key)}")
                 continue
             if key not in choosers:
                 choosers[key] = _Images.sort(tables[0][key])
@@ -213,9 +256,10 @@ def _level2(
                 others = _suitable_imprints(groups[key_of(seed, rule.key)], others)
             members += [_member(naming.stage1_member(o.exposure, rule), o.role, o.exposure) for o in others]
         if scope.kind == "background" and not any(other.own and other.role == "background" for other in others):
+            run.reject(rule, scope, [seed], f"no background exposure agrees in {', '.join(rule.key)}")
             continue
         product = Product(naming.level2_product(members[0].expname), tuple(members))
-        yield _association(rule, scope, seed, product, seed["targetid"], pool_name, options)
+        yield _association(rule, scope, seed, product, seed["targetid"], run)
 
 
 def _index(exposures: Iterable[Exposure], key: Sequence[str]) -> dict[tuple, list[Exposure]]:
@@ -278,10 +322,6 @@ def _ordinal(exposure: Exposure) -> int:
 # ---- level 3
 
 
-def _works_in(rule: Level3Rule, scope: Scope) -> bool:
-    return scope.kind not in rule.not_scopes and (not rule.scopes or scope.kind in rule.scopes)
-
-
 def _acquisitions(scope: Scope) -> dict[tuple, list[Exposure]]:
     acquisitions = [e for e in scope.exposures if e["role"] == "target_acquisition" and not e["is_imprt"]]
     return _index(acquisitions, ("program", "instrume", "obs_num"))
@@ -292,16 +332,13 @@ def _level3(
     scope: Scope,
     exposures: Sequence[Exposure],
     acquisitions: dict[tuple, list[Exposure]],
-    pool_name: str,
-    options: Options,
+    run: _Run,
 ) -> Iterator[Association]:
     columns = ("program", "instrume", *rule.key)
     with_target = rule.target and scope.kind != "direct_image"
     groups: dict[tuple, list[Exposure]] = defaultdict(list)
     loose: dict[tuple, list[Exposure]] = defaultdict(list)
     for exposure in exposures:
-        if exposure["program"] is None or exposure["instrume"] is None:
-            continue
         key = key_of(exposure, columns)
         if rule.loose(exposure):
             loose[key].append(exposure)
@@ -309,11 +346,19 @@ def _level3(
             groups[key, None].append(exposure)
         elif exposure["targetid"] is not None:
             groups[key, exposure["targetid"]].append(exposure)
+        else:
+            run.reject(rule, scope, [exposure], "targetid is not set")
     for (key, _), own in groups.items():
         group = own + loose.get(key, [])
-        association = _level3_association(rule, scope, group, acquisitions, pool_name, options)
-        if association is not None:
+        association = _level3_association(rule, scope, group, acquisitions, run)
+        if isinstance(association, str):
+            run.reject(rule, scope, group, association)
+        else:
             yield association
+    begun = {key for key, _ in groups}
+    for key, companions in loose.items():
+        if key not in begun:
+            run.reject(rule, scope, companions, f"no science exposure agrees in {', '.join(columns)}")
 
 
 def _level3_association(
@@ -321,12 +366,12 @@ def _level3_association(
     scope: Scope,
     group: list[Exposure],
     acquisitions: dict[tuple, list[Exposure]],
-    pool_name: str,
-    options: Options,
-) -> Association | None:
+    run: _Run,
+) -> Association | str:
+    """The association of a group, or why there is none."""
     observations = {e["obs_num"] for e in group if e["role"] != "target_acquisition"}
     if rule.several_observations and scope.kind in SEVERAL_OBSERVATIONS and len(observations) < 2:
-        return None
+        return f"all is of one observation ({', '.join(map(str, observations))}), and the rule joins at least two"
     attached = []
     for exposure in group:
         role = exposure["role"]
@@ -341,8 +386,11 @@ def _level3_association(
         nods = [member for member in attached if member.role == "science"]
         if len(nods) >= 2:
             attached += [_Attached(nod.exposure, "background", own=False) for nod in nods]
-    if not set(rule.needs) <= {member.role for member in attached} or len(group) < rule.least:
-        return None
+    missing = [role for role in rule.needs if not any(member.role == role for member in attached)]
+    if missing:
+        return f"there is no {' and no '.join(missing)} exposure that agrees in {', '.join(('program', *rule.key))}"
+    if len(attached) < rule.least:
+        return f"it needs {rule.least} exposures, and there is {len(attached)}"
     members = []
     for member in attached:
         listed = first["asn_candidate"] if scope.is_discovered else f"[('{scope.id}', '{scope.kind}')]"
@@ -350,7 +398,7 @@ def _level3_association(
         members.append(_member(expname, member.role, member.exposure, listed))
     product = Product(naming.level3_product(rule, scope, group), tuple(members))
     target = naming.target_name(first, scope, rule.target)
-    return _association(rule, scope, first, product, target, pool_name, options)
+    return _association(rule, scope, first, product, target, run)
 
 
 # ---- both
@@ -366,8 +414,7 @@ def _association(
     first: Exposure,
     product: Product,
     target: str | None,
-    pool_name: str,
-    options: Options,
+    run: _Run,
 ) -> Association:
     prefix = "discover" if scope.is_discovered else "candidate"
     columns = dict.fromkeys(("program", "instrume", *rule.key))
@@ -379,9 +426,9 @@ def _association(
         asn_rule=f"{prefix}_Asn_{rule.name}",
         program=first["program"],
         target=target or "none",
-        asn_pool=pool_name,
-        version_id=options.version_id,
-        code_version=options.code_version,
+        asn_pool=run.pool_name,
+        version_id=run.options.version_id,
+        code_version=run.options.code_version,
         degraded_status=DEGRADED if any(member.exposerr for member in product.members) else NOT_DEGRADED,
         constraints="; ".join(f"{column}: {first[column]}" for column in columns if first[column] is not None),
     )
