@@ -1,0 +1,140 @@
+"""A small NIRISS grism exposure for tests: optics with the numbers of the real ones, a catalog, and spectra drawn in."""
+
+from dataclasses import dataclass
+
+import astropy.units as u
+import numpy as np
+from astropy.coordinates import SkyCoord
+from astropy.modeling.models import Mapping, Polynomial1D, Polynomial2D, Shift
+from astropy.table import QTable
+
+from calibration.wcs.grism import grism_wcs
+from calibration.wcs.imaging import imaging_wcs
+from calibration.wcs.pointing import Pointing
+
+POINTING = Pointing(v2_ref=-290.1, v3_ref=-697.5, ra_ref=53.16, dec_ref=-27.79, roll_ref=40.0, va_scale=1.00002)
+VELOSYS = 12_345.0
+WHEEL = {"GR150R": 33.65510941, "GR150C": 354.222229}
+#: Pixels per unit of t (1.55 um), and across: of order 1 of both grisms.
+LENGTH, SLANT = -331.85, -3.09
+ORDERS = (1, 0, 2, -1)
+RANGE = (1.7, 2.28)
+
+
+def distortion(size: int) -> object:
+    """From pixels to (V2, V3): 65.4 milliarcsec, a slight turn, and a slight curvature."""
+    v2 = Polynomial2D(2, c1_0=-0.0654, c0_1=0.00065, c2_0=2e-8)
+    v3 = Polynomial2D(2, c1_0=0.00065, c0_1=0.0656, c0_2=2e-8)
+    forward = Mapping((0, 1, 0, 1)) | v2 & v3
+    matrix = np.linalg.inv([[-0.0654, 0.00065], [0.00065, 0.0656]])
+    back = Mapping((0, 1, 0, 1)) | (
+        Polynomial2D(1, c1_0=matrix[0, 0], c0_1=matrix[0, 1]) & Polynomial2D(1, c1_0=matrix[1, 0], c0_1=matrix[1, 1])
+    )
+    middle = (size - 1) / 2
+    model = Shift(-middle) & Shift(-middle) | forward | Shift(POINTING.v2_ref) & Shift(POINTING.v3_ref)
+    model.inverse = Shift(-POINTING.v2_ref) & Shift(-POINTING.v3_ref) | back | Shift(middle) & Shift(middle)
+    return model
+
+
+def specwcs(grism: str, curvature: float = 0.0) -> dict:
+    """Tree of a specwcs reference: order m is m times as long as order 1; ``curvature`` [pixel] of t^2 along it."""
+    dispx, dispy, displ, invdispl = [], [], [], []
+    for order in ORDERS:
+        along = [
+            Polynomial2D(2, c0_0=157.0 * (order or 1), c1_0=1e-3, c0_1=-2e-4, c2_0=1e-7),
+            Polynomial2D(2, c0_0=LENGTH * (order or 0.02), c1_0=-1e-4, c0_1=1e-4),
+        ]
+        if curvature:
+            along.append(Polynomial2D(1, c0_0=curvature, c1_0=1e-4))
+        across = [Polynomial2D(2, c0_0=1.5, c1_0=2e-4), Polynomial2D(2, c0_0=SLANT, c1_0=3e-3, c0_1=1.2e-3)]
+        dispx.append(along if grism == "GR150C" else across)
+        dispy.append(across if grism == "GR150C" else along)
+        displ.append(Polynomial1D(1, c0=0.75, c1=1.55))
+        invdispl.append(Polynomial1D(1, c0=-0.75 / 1.55, c1=1 / 1.55))
+    return {
+        "orders": list(ORDERS),
+        "dispx": dispx,
+        "dispy": dispy,
+        "displ": displ,
+        "invdispl": invdispl,
+        "fwcpos_ref": WHEEL[grism],
+    }
+
+
+WAVELENGTHRANGE = {
+    "wavelengthrange": [[order, "F200W", *RANGE] for order in ORDERS] + [[1, "F150W", 1.29, 1.71]],
+    "extract_orders": [["F200W", [1]], ["F150W", [1]]],
+}
+
+
+def wcs_of(grism: str, size: int, turn: float = 0.25, curvature: float = 0.0) -> object:
+    """The gwcs of an exposure whose wheel stands ``turn`` degrees from where its reference knows it."""
+    imaging = imaging_wcs(POINTING, distortion(size), (size, size))
+    return grism_wcs(imaging, specwcs(grism, curvature), grism, WHEEL[grism] + turn, VELOSYS)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A source at a direct position [pixel], with half the width of its box there, for a catalog."""
+
+    label: int
+    x: float
+    y: float
+    half: float = 3.0
+    abmag: float = 22.0
+    extended: bool = False
+
+
+def catalog_of(places: list[Place], wcs: object) -> QTable:
+    """The catalog of these sources."""
+    to_sky = wcs.get_transform("detector", "world")
+    x, y, half = (np.array([getattr(place, name) for place in places], float) for name in ("x", "y", "half"))
+
+    def sky(px: np.ndarray, py: np.ndarray) -> SkyCoord:
+        ra, dec = to_sky(px, py, np.ones_like(px), np.ones_like(px))[:2]
+        return SkyCoord(ra * u.deg, dec * u.deg)
+
+    table = QTable()
+    table["label"] = [place.label for place in places]
+    table["xcentroid"], table["ycentroid"] = x, y
+    table["sky_centroid"] = sky(x, y)
+    table["is_extended"] = [place.extended for place in places]
+    table["isophotal_abmag"] = [place.abmag for place in places]
+    for name, dx, dy in (("ll", -1, -1), ("ul", -1, 1), ("lr", 1, -1), ("ur", 1, 1)):
+        table[f"sky_bbox_{name}"] = sky(x + dx * half, y + dy * half)
+    return table
+
+
+#: Sensitivity of order 1: scalar factor [MJy um s / (DN sr)], and relative factors at wavelengths [um].
+FACTOR, WAVES = 0.3, np.linspace(1.6, 2.4, 200)
+RESPONSE = 1 + 0.3 * np.sin(4 * WAVES)
+PIXEL_AREA = 1.0e-13  # sr
+LINE = (1.98, 0.004)  # centre and sigma [um]
+
+
+def brightness(wavelength: np.ndarray, level: float, line: float) -> np.ndarray:
+    """A continuum that falls, and a line of ``line`` times the level at its peak [MJy/sr times pixels across]."""
+    centre, sigma = LINE
+    profile = np.exp(-0.5 * ((wavelength - centre) / sigma) ** 2)
+    return level * (1 - 0.5 * (wavelength - 2.0) + line * profile)
+
+
+def draw_spectra(wcs: object, size: int, places: list[Place], levels: list[tuple[float, float]]) -> np.ndarray:
+    """(size, size) DN/s: order 1 of each source, light by light along its trace, a Gaussian of 1 pixel across."""
+    image = np.zeros((size, size))
+    wavelength = np.linspace(1.66, 2.32, 60_000)
+    counts = np.gradient(wavelength) / (FACTOR * np.interp(wavelength, WAVES, RESPONSE))
+    to_grism = wcs.get_transform("detector", "grism_detector")
+    for place, (level, line) in zip(places, levels, strict=True):
+        ones = np.ones_like(wavelength)
+        x, y, *_ = to_grism(place.x * ones, place.y * ones, wavelength, ones)
+        vertical = np.ptp(y) > np.ptp(x)
+        along, across = (y, x) if vertical else (x, y)
+        light = brightness(wavelength, level, line) * counts
+        row = np.floor(along + 0.5).astype(int)
+        for offset in range(-7, 8):
+            column = np.floor(across + 0.5).astype(int) + offset
+            part = light * np.exp(-0.5 * (column - across) ** 2) / np.sqrt(2 * np.pi)
+            inside = (row >= 0) & (row < size) & (column >= 0) & (column < size)
+            np.add.at(image, (row[inside], column[inside]) if vertical else (column[inside], row[inside]), part[inside])
+    return image
