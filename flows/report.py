@@ -5,6 +5,7 @@ head forbids the browser to try. What a product shows is read from the product, 
 that the files open.
 """
 
+import itertools
 import logging
 import math
 import time
@@ -17,6 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from flows.detector1 import NEAR_INFRARED
+from flows.guider import STEPS as GUIDER_STEPS
+from flows.image2 import ALL_STEPS as IMAGE2_STEPS
+from flows.image3 import ALL_STEPS as IMAGE3_STEPS
 from flows.report_plots import (
     Bar,
     Box,
@@ -50,9 +55,13 @@ from flows.report_products import (
     sky_offsets,
     true_spectrum,
 )
+from flows.spec2 import ALL_STEPS as SPEC2_STEPS
+from flows.spec3 import ALL_STEPS as SPEC3_STEPS
 from infra.products.header import Header, keywords
-from infra.products.names import stem_of
+from infra.products.names import stem_of, suffix_of
 from infra.storage.store import write_text
+from tasks.gain_scale import gain_scale
+from tasks.ramp_fit import ramp_fit
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +69,15 @@ STAGES = ("detector1", "dark", "guider", "image2", "image3", "spec2", "spec3")  
 STAMP_RADIUS = 24  # [pixel of the mosaic]
 DRAWN_SPECTRA = 300  # more would make the page slow; the brightest are drawn
 MERGED_GRAPH = 40  # from so many products on, the graph shows groups first
+STAGE1 = (*NEAR_INFRARED, ramp_fit, gain_scale)
+#: The steps on the way to the products of a stage.
+PIPELINES = {
+    "guider": (GUIDER_STEPS,),
+    "image2": (STAGE1, IMAGE2_STEPS),
+    "image3": (STAGE1, IMAGE2_STEPS, IMAGE3_STEPS),
+    "spec2": (STAGE1, SPEC2_STEPS),
+    "spec3": (STAGE1, SPEC2_STEPS, SPEC3_STEPS),
+}
 TONES = 7  # colours of the style sheet
 
 
@@ -135,7 +153,7 @@ def _head(
     links: str,
 ) -> str:
     nodes = run["nodes"]
-    headers = [entry.header for entry in entries if entry.header is not None]
+    headers = [entry.header for entry in entries]
     instrument = " ".join(_values(headers, "INSTRUME")) or "Unknown instrument"
     modes = ", ".join(_values(headers, "EXP_TYPE"))
     states = Counter(node["state"] for node in nodes)
@@ -319,8 +337,9 @@ def _workflow(run: Mapping[str, Any], prefix: str) -> str:
 
 
 def _label(node: Mapping[str, Any]) -> str:
-    """What a node is called in drawings: its first product, or the node itself where it made none."""
-    return stem_of(node["products"][0]) if node["products"] else node["name"]
+    """What a node is called in drawings: its mosaic or first product, or the node itself where it made none."""
+    mosaics = [name for name in node["products"] if suffix_of(name) == "i2d" and node["stage"] == "image3"]
+    return stem_of([*mosaics, *node["products"]][0]) if node["products"] else node["name"]
 
 
 def _seconds(node: Mapping[str, Any]) -> float | None:
@@ -351,7 +370,8 @@ def _mosaic(mosaic: Mosaic, sources: Sequence[Source], drawn: set, truth: Truth 
     picture, step = mosaic.picture, mosaic.picture.step
     width, height = picture.width * step, picture.height * step
     radius = 0.0105 * width
-    marks, labelled = [], []
+    marks: list[str] = []
+    labelled: list[tuple[float, float]] = []
     for source in sorted(sources, key=lambda one: (math.isnan(one.magnitude), one.magnitude)):
         x, y = source.x + 0.5, height - source.y - 0.5
         note = f"source {source.number}, {_magnitude(source.magnitude)}"
@@ -382,7 +402,8 @@ def _mosaic(mosaic: Mosaic, sources: Sequence[Source], drawn: set, truth: Truth 
     header = mosaic.entry.header
     return (
         f'<figure class="mosaic"><figcaption>{_name(mosaic.entry.name)} {escape(optics_of(header))}. '
-        f"{mosaic.data.shape[1]} × {mosaic.data.shape[0]} pixels, asinh stretch {_stretch(picture, header)}.</figcaption>"
+        f"{mosaic.data.shape[1]} × {mosaic.data.shape[0]} pixels, asinh stretch "
+        f"{_stretch(picture, mosaic.entry.unit)}.</figcaption>"
         '<p class="tools"><label><input type="checkbox" class="marks" checked> Marks</label>'
         f'<label><input type="checkbox" class="full"> Full size</label></p><ul class="legend">{"".join(legend)}</ul>'
         f'<div class="frame scroll" tabindex="0" role="region" aria-label="Mosaic"><div class="canvas" '
@@ -396,13 +417,8 @@ def _magnitude(value: float) -> str:
     return f"{value:.2f} mag (AB)" if math.isfinite(value) else "no magnitude"
 
 
-def _stretch(picture: Picture, header: Header | None) -> str:
-    unit = "" if header is None else header.get("BUNIT", "")
-    return (
-        f"{picture.black:.3g} … {picture.white:.3g} {escape(str(unit))}"
-        if math.isfinite(picture.black)
-        else "(no data)"
-    )
+def _stretch(picture: Picture, unit: str) -> str:
+    return f"{picture.black:.3g} … {picture.white:.3g} {escape(unit)}" if math.isfinite(picture.black) else "(no data)"
 
 
 def _compass(mosaic: Mosaic, width: int, height: int) -> str:
@@ -447,18 +463,18 @@ def _panel(x: float, y: float, width: float, height: float) -> str:
 
 def _comparison(mosaic: Mosaic, sources: Sequence[Source], truth: Truth | None) -> str:
     """The catalog against the truth: how many were found, and how far off they are."""
-    pairs = [source for source in sources if source.truth is not None]
+    pairs = [(source, source.truth) for source in sources if source.truth is not None]
     if truth is None or not pairs:
         return ""
-    rows = [source.truth for source in pairs]
+    rows = np.array([row for _, row in pairs])
     east, north = sky_offsets(
-        np.array([source.ra for source in pairs]),
-        np.array([source.dec for source in pairs]),
+        np.array([source.ra for source, _ in pairs]),
+        np.array([source.dec for source, _ in pairs]),
         truth.ra[rows],
         truth.dec[rows],
     )
     true = truth.magnitude[rows]
-    difference = np.array([source.magnitude for source in pairs]) - true
+    difference = np.array([source.magnitude for source, _ in pairs]) - true
     inside = len(pairs) + len(missed_sources(mosaic, sources, truth))
     offset = float(np.median(np.hypot(east, north)))
     unmatched = len(sources) - len(pairs)
@@ -508,7 +524,7 @@ def _spectra(
         f'<li class="curve tone-{tone % TONES}"><span></span>{escape(name)}</li>' for name, tone in tones.items()
     )
     if truth is not None:
-        legend += '<li class="curve tone-truth"><span></span>truth, averaged over the pixels</li>'
+        legend += '<li class="curve tone-truth"><span></span>truth, sampled alike (not blurred by the shape of the source)</li>'
         legend += '<li class="emission"><span></span>emission line of the truth</li>'
     legend += '<li class="band"><span></span>± 1 standard deviation</li>'
     left_out = len(cards) - DRAWN_SPECTRA
@@ -576,7 +592,7 @@ def _images(entries: Sequence[Entry]) -> str:
     groups: dict[str, list[str]] = {KINDS["i2d"]: [], SINGLE: [], **{title: [] for title in KINDS.values()}}
     for entry in entries:
         if entry.picture is not None:
-            groups[entry.kind].append(_thumbnail(entry))
+            groups[entry.kind].append(_thumbnail(entry, entry.picture))
     return "".join(
         f"<details{' open' if len(figures) <= 60 else ''}><summary>{title} <span>{len(figures)}</span></summary>"
         f'<div class="gallery">{"".join(figures)}</div></details>'
@@ -597,12 +613,12 @@ def _name(name: str) -> str:
     return f"<code>{escape(name).replace('_', '_<wbr>')}</code>"
 
 
-def _thumbnail(entry: Entry) -> str:
-    header, picture = entry.header, entry.picture
+def _thumbnail(entry: Entry, picture: Picture) -> str:
+    header = entry.header
     words = [optics_of(header), str(header.get("EXP_TYPE", ""))]
     words += [f"{header['EFFEXPTM']:.0f} s"] if "EFFEXPTM" in header else []
     what = " · ".join(word for word in words if word)
-    stretch = "one colour per source" if entry.suffix == "segm" else f"asinh, {_stretch(picture, header)}"
+    stretch = "one colour per source" if entry.suffix == "segm" else f"asinh, {_stretch(picture, entry.unit)}"
     return (
         f'<figure><button type="button" class="picture" aria-label="Enlarge {escape(entry.name)}">'
         f"{_img(picture, f'{entry.name}, {what}')}</button>"
@@ -656,7 +672,7 @@ def _quoted(link: str) -> str:
 def _steps(entry: Entry) -> str:
     """What each step did, from the recipe of the product, or else from its ``S_*`` keywords."""
     steps = {name: dict(what) for name, what in entry.recipe.items() if isinstance(what, Mapping) and "status" in what}
-    if not steps and entry.header is not None:
+    if not steps:
         steps = {
             keyword.path.removeprefix("meta.cal_step."): {"status": str(entry.header[key])}
             for key, keyword in keywords().items()
@@ -664,9 +680,10 @@ def _steps(entry: Entry) -> str:
         }
     if not steps:
         return "–"
+    order = _step_order(entry)
     items = ""
-    for name, what in steps.items():
-        note = what.get("reason") or ", ".join(str(file) for file in what.get("references", {}).values())
+    for name, what in sorted(steps.items(), key=lambda step: order.get(step[0], len(order))):
+        note = what.get("reason") or ", ".join(str(file) for file in what.get("references", {}))
         items += (
             f'<li class="{escape(str(what["status"]).lower())}"><b>{escape(name)}</b> {escape(str(what["status"]))}'
             + (f" <span>{escape(str(note))}</span>" if note else "")
@@ -675,3 +692,9 @@ def _steps(entry: Entry) -> str:
     skipped = sum(what["status"] == "SKIPPED" for what in steps.values())
     summary = _count(len(steps), "step") + (f", {skipped} skipped" if skipped else "")
     return f'<details><summary>{summary}</summary><ul class="steps">{items}</ul></details>'
+
+
+def _step_order(entry: Entry) -> dict[str, int]:
+    """The place of each step on the way to a product: YAML keeps the recipe in the order of the alphabet."""
+    way = itertools.chain(*PIPELINES.get(entry.node["stage"], (STAGE1,)))
+    return {name: place for place, name in enumerate(dict.fromkeys(step.name for step in way))}

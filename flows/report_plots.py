@@ -57,7 +57,7 @@ def draw_picture(data: np.ndarray, edge: int) -> Picture:
     """An image as a grey picture, first row at the bottom, no side longer than ``edge``.
 
     The stretch is asinh above the sky: linear within about 2 sigma of the median, logarithmic beyond, from 2 sigma below
-    it up to the 99.8th percentile. Pixels without a value (NaN) are slate blue.
+    it up to the 99.95th percentile. Pixels without a value (NaN) are slate blue.
 
     Parameters
     ----------
@@ -72,10 +72,10 @@ def draw_picture(data: np.ndarray, edge: int) -> Picture:
     if values.size:
         sky = float(np.median(values))
         sigma = float(1.4826 * np.median(np.abs(values - sky)))
-        top = float(np.percentile(values, 99.8))
+        top = float(np.percentile(values, 99.95))
         if sigma <= 0:
             sigma = max(float(values.std()), abs(sky) * 1e-6, 1e-30)
-        black, white = sky - 2.0 * sigma, max(top, sky + 6.0 * sigma)
+        black, white = sky - 2.0 * sigma, max(top, sky + 8.0 * sigma)
         low, high = np.arcsinh((black - sky) / (2 * sigma)), np.arcsinh((white - sky) / (2 * sigma))
         grey = np.clip((np.arcsinh((np.nan_to_num(small, nan=sky) - sky) / (2 * sigma)) - low) / (high - low), 0, 1)
     rgb = np.repeat((255 * grey).astype(np.uint8)[:, :, None], 3, axis=2)
@@ -260,9 +260,9 @@ def _columns(boxes: Sequence[Box], depth: Mapping[str, int]) -> tuple[list[list[
         for need in box.needs:
             if need not in depth:
                 continue
-            passages = [f"{need}\n{box.name}\n{column}" for column in range(depth[need] + 1, depth[box.name])]
-            for column, passage in enumerate(passages, depth[need] + 1):
-                columns[column].append(passage)
+            passages = [f"{need}\n{box.name}\n{at}" for at in range(depth[need] + 1, depth[box.name])]
+            for at, passage in enumerate(passages, depth[need] + 1):
+                columns[at].append(passage)
             chain = [need, *passages, box.name]
             links.append(chain)
             for here, there in itertools.pairwise(chain):
@@ -475,12 +475,14 @@ def _finite(curve: Curve) -> Curve:
 
 
 def _flux_range(curves: Sequence[Curve]) -> tuple[float, float]:
-    """Flux range that shows the curves whole, unless single points with large errors stick out."""
+    """Flux range that shows the curves whole, but for points with large errors and the ends, where throughput fades."""
     lows, highs = [], []
     for curve in curves:
-        keep = np.ones(curve.flux.size, bool)
+        first, last = curve.wavelength[[0, -1]]
+        end = 0.06 * (last - first)
+        keep = (curve.wavelength >= first + end) & (curve.wavelength <= last - end)
         if curve.error is not None and np.isfinite(curve.error).any():
-            keep = ~(curve.error > 5 * np.nanmedian(curve.error))
+            keep &= ~(curve.error > 4 * np.nanmedian(curve.error))
         flux = curve.flux[keep] if keep.any() else curve.flux
         lows.append(float(np.percentile(flux, 0.5)))
         highs.append(float(flux.max()))

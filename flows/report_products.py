@@ -45,20 +45,25 @@ BYTES_PER_PIXEL = 0.35  # of a noisy JPEG
 MOSAIC_EDGE = 1600  # [pixel]
 MATCH_RADIUS = 0.2  # [arcsec] between a source and its truth: three pixels of NIRISS
 DO_NOT_USE = 1
+NO_HEADER = Header({})  # of what has none, or cannot be read
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ"}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One product of the run as the page shows it; ``error`` says why it could not be read."""
+    """One product of the run as the page shows it.
+
+    ``unit`` is that of its picture, ``link`` its address, and ``error`` says why it could not be read.
+    """
 
     name: str
     node: Mapping[str, Any]
     link: str
     size: int | None = None
-    header: Header | None = None
+    header: Header = NO_HEADER
     recipe: Mapping[str, Any] = field(default_factory=dict)
     picture: Picture | None = None
+    unit: str = ""
     error: str | None = None
 
     with_ = replace
@@ -151,9 +156,9 @@ def read_products(nodes: Sequence[Mapping], output: str, page: str) -> tuple[lis
                 contents = read_fits(path, skip=UNSHOWN)
                 entry = entry.with_(header=contents.header, recipe=contents.recipe)
                 if entry.suffix in KINDS:
-                    data = _image_of(contents)
+                    data, unit = _image_of(contents)
                     draw = draw_labels if entry.suffix == "segm" else draw_picture
-                    entry = entry.with_(picture=draw(data, edge))
+                    entry = entry.with_(picture=draw(data, edge), unit=unit)
                 if entry.suffix == "i2d" and node["stage"] == "image3":
                     mosaics.append(Mosaic(entry, data, contents.wcs, draw_picture(data, MOSAIC_EDGE), None))
                 if entry.suffix in ("x1d", "c1d"):
@@ -173,8 +178,8 @@ def read_truth(folder: str) -> Truth:
     lines = defaultdict(list)
     for row in _read_ecsv(join(folder, "lines.ecsv")):
         lines[int(row["id"])].append((str(row["line"]), float(row["wavelength"])))
-    columns = (np.asarray(table[name]) for name in ("id", "ra", "dec", "abmag"))
-    return Truth(folder, *columns, [str(name) for name in table["spectrum"]], lines)
+    number, ra, dec, magnitude = (np.asarray(table[name]) for name in ("id", "ra", "dec", "abmag"))
+    return Truth(folder, number, ra, dec, magnitude, [str(name) for name in table["spectrum"]], lines)
 
 
 def true_spectrum(truth: Truth, row: int) -> tuple[np.ndarray, np.ndarray]:
@@ -221,16 +226,16 @@ def _catalog_of(node: Mapping, nodes: Sequence[Mapping]) -> str | None:
     return None
 
 
-def _image_of(contents: Contents) -> np.ndarray:
-    """What to draw of a product (ny, nx): bad pixels NaN; cubes averaged; of spectra cut out, the best ones stacked."""
+def _image_of(contents: Contents) -> tuple[np.ndarray, str]:
+    """What to draw of a product (ny, nx) and its unit: bad pixels NaN; cubes averaged; of spectra cut out, the best ones."""
     slits = [ver for name, ver in contents.arrays if name == "SCI"]
     if len(slits) > 1:
-        return _stack_cutouts(contents, slits)
-    data = contents.require("SCI")
+        return _stack_cutouts(contents, slits), "times the noise of each cutout"
+    data, unit = contents.require("SCI"), str(contents.header.get("BUNIT", ""))
     if data.ndim == 4:  # raw ramps of a guider
         data = data[:, -1] - data[:, 0] if data.shape[1] > 1 else data[:, 0]
     if data.dtype.kind == "u":
-        return data
+        return data, unit
     data = np.asarray(data, np.float32)
     dq = contents.get("DQ")
     if dq is not None and dq.shape[-2:] == data.shape[-2:]:
@@ -241,7 +246,7 @@ def _image_of(contents: Contents) -> np.ndarray:
         count = good.sum(axis=0)
         total = np.where(good, data, 0).sum(axis=0)
         data = np.divide(total, count, out=np.full(total.shape, np.nan, np.float32), where=count > 0)
-    return data
+    return data, unit
 
 
 def _stack_cutouts(contents: Contents, slits: Sequence[int], most: int = 40) -> np.ndarray:
@@ -284,19 +289,22 @@ def _spectra_of(path: Path, entry: Entry, catalog: str | None) -> list[Spectrum]
     spectra = []
     content = read_spectra(path)
     for number, table in enumerate(content.tables, 1):
-        error = "ERROR" if "ERROR" in table.rows.dtype.names else "FLUX_ERROR"
-        if "SOURCE_ID" in table.rows.dtype.names:
-            rows = [(int(row["SOURCE_ID"]), row["WAVELENGTH"], row["FLUX"], row[error]) for row in table.rows]
+        columns = table.rows.dtype.names or ()
+        if "SOURCE_ID" in columns:
+            rows = [(int(row["SOURCE_ID"]), row) for row in table.rows]
         else:
-            source = int(table.cards.get("SOURCEID", number))
-            rows = [(source, table.rows["WAVELENGTH"], table.rows["FLUX"], table.rows[error])]
-        order, unit = int(table.cards.get("SPORDER", 1)), table.units.get("FLUX", "Jy")
-        optics = optics_of(content.header)
-        spectra += [Spectrum(catalog, source, optics, order, rank, *values, unit) for source, *values in rows]
+            rows = [(int(table.cards.get("SOURCEID", number)), table.rows)]
+        error = "ERROR" if "ERROR" in columns else "FLUX_ERROR"
+        optics, order = optics_of(content.header), int(table.cards.get("SPORDER", 1))
+        unit = table.units.get("FLUX", "Jy")
+        spectra += [
+            Spectrum(catalog, source, optics, order, rank, row["WAVELENGTH"], row["FLUX"], row[error], unit)
+            for source, row in rows
+        ]
     return spectra
 
 
-def optics_of(header: Header) -> str:
+def optics_of(header: Mapping[str, Any]) -> str:
     """What stood in the beam, the disperser first: ``GR150R F200W``."""
     words = [str(header[key]) for key in ("GRATING", "FILTER", "PUPIL") if key in header]
     words = [word for word in dict.fromkeys(words) if word not in ("CLEAR", "CLEARP", "N/A")]

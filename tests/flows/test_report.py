@@ -102,7 +102,8 @@ def run(tmp_path):
     data = rng.normal(0.3, 0.02, (64, 64)).astype(np.float32)
     data[12, 20] = data[50, 40] = 9
     recipe = {
-        "dq_init": {"status": "COMPLETE", "references": {"mask": "jwst_niriss_mask_0001.fits"}},
+        "dq_init": {"status": "COMPLETE", "references": {"jwst_niriss_mask_0001.fits": "0a1b"}},
+        "ramp_fit": {"status": "COMPLETE"},
         "ipc": {"status": "SKIPPED", "reason": "off by default"},
     }
     dq = np.zeros((64, 64), np.uint32)
@@ -222,6 +223,11 @@ def test_the_reason_of_a_skipped_step_is_in_the_row_of_its_product(run):
     row = section(page_of(run), "products").split(f"{RATE}.fits".replace("_", "_<wbr>"))[1].split("</tr>")[0]
     assert re.search(r"<b>ipc</b> SKIPPED <span>off by default</span>", row)
     assert "jwst_niriss_mask_0001.fits" in row
+
+
+def test_steps_are_listed_in_the_order_in_which_they_ran(run):
+    row = section(page_of(run), "products").split(f"{RATE}.fits".replace("_", "_<wbr>"))[1].split("</tr>")[0]
+    assert re.findall(r"<b>(\w+)</b>", row) == ["dq_init", "ipc", "ramp_fit"]
 
 
 def test_a_product_that_cannot_be_read_is_an_error_in_its_row_and_the_others_are_shown(run):
