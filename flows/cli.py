@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 from cyclopts import App, Group, Parameter
 from rich.console import Console
@@ -76,7 +76,7 @@ def run(
     Writes the products, the associations, run.json (what happened) and report.html (to look at) into the output folder.
     A failed exposure stops only what needs it.
     """
-    _start(crds, verbose)
+    _start(crds, verbose, out)
     overrides = _overrides(parameters, parameter)
     from flows.program import run_program
 
@@ -96,7 +96,7 @@ def stage(
     verbose: Verbose = False,
 ) -> int:
     """Run one stage alone on each input: a product, or an association."""
-    _start(crds, verbose)
+    _start(crds, verbose, out)
     overrides = _overrides(parameters, parameter)
     from flows.program import STAGE_FLOWS
 
@@ -120,7 +120,7 @@ def demo(
     from flows.demo import run_demo
 
     folder = Path(out).resolve()
-    _start(str(folder / "program" / "crds"), verbose)
+    _start(str(folder / "program" / "crds"), verbose, out)
     return run_demo(folder, size, seed, workers or os.cpu_count() or 1, console)
 
 
@@ -134,7 +134,7 @@ def simulate(
     verbose: Verbose = False,
 ) -> int:
     """Write a synthetic program: raw exposures, the reference files that they need, the pool, and truth tables."""
-    _start(None, verbose)
+    _start(None, verbose, out)
     from infra.synthetic.program import write_program
 
     with console.status(f"simulating {preset}, {size} x {size} pixels"):
@@ -202,7 +202,7 @@ def pack(
     verbose: Verbose = False,
 ) -> int:
     """Copy all reference files that a run of these exposures needs into one folder, to calibrate without a network."""
-    _start(crds, verbose)
+    _start(crds, verbose, str(out))
     from flows.program import pack_program
 
     pack_program(inputs, out)
@@ -213,11 +213,13 @@ def pack(
 app.command("flows.asn:app", name="asn", group=prepare, help="Make, explain, compare and edit associations.")
 
 
-def _start(crds: str | None, verbose: bool) -> None:
-    """Set the environment that Prefect and the crds client read when they are imported."""
+def _start(crds: str | None, verbose: bool, out: str) -> None:
+    """Set the environment that Prefect and the crds client read when they are imported; see that ``out`` can be written."""
     from infra.monitoring import quiet_prefect, show_logs
+    from infra.storage.store import require_writable
 
-    quiet_prefect()
+    require_writable(out)
+    quiet_prefect(verbose)
     if crds is not None:
         os.environ["CRDS_PATH"] = str(Path(crds).resolve())
     show_logs(console, verbose)
@@ -229,20 +231,21 @@ def _overrides(file: Path | None, words: list[str]) -> dict[str, dict]:
     return merge_overrides({} if file is None else read_parameter_file(file), parse_assignments(words))
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> NoReturn:
     """Entry point of the command: errors of ours are one line on the terminal and exit code 1."""
     from infra.errors import one_line
 
+    words = sys.argv[1:] if words is None else words
     try:
-        code = app(exit_on_error=True, print_error=True, result_action="return_value")
+        code = app(words, exit_on_error=True, print_error=True, result_action="return_value")
     except KeyboardInterrupt:
         console.print("interrupted; what is complete stays")
         sys.exit(130)
     except Exception as error:
         expected, message = one_line(error)
-        if not expected and {"-v", "--verbose"} & set(sys.argv):
+        if not expected and {"-v", "--verbose"} & set(words):
             raise
-        console.print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
         sys.exit({"NothingToDo": NOTHING, "OptionError": USAGE}.get(type(error).__name__, ERROR))
     sys.exit(code if isinstance(code, int) else DONE)
 

@@ -40,6 +40,12 @@ EXP_TYPES = frozenset(
     NRS_FIXEDSLIT NRS_IFU NRS_MSASPEC NRS_BRIGHTOBJ NRS_AUTOWAVE NRS_AUTOFLAT NRS_LAMP
     FGS_DARK MIR_DARKALL MIR_DARKIMG MIR_DARKMRS NRC_DARK NIS_DARK NRS_DARK""".split()
 )
+#: Without these an exposure cannot be calibrated.
+NEEDED = tuple(
+    """INSTRUME EXP_TYPE DETECTOR DATE-OBS TIME-OBS READPATT NINTS NGROUPS NFRAMES GROUPGAP TFRAME TGROUP SUBARRAY SUBSTRT1
+    SUBSTRT2 SUBSIZE1 SUBSIZE2 FASTAXIS SLOWAXIS""".split()
+)
+
 TSO_TYPES = ("NRC_TSIMAGE", "NRC_TSGRISM", "NRS_BRIGHTOBJ", "MIR_LRS-SLITLESS", "NIS_SOSS")
 
 
@@ -49,9 +55,9 @@ def steps_for(header: Header) -> tuple:
     Raises
     ------
     ProductError
-        If INSTRUME or EXP_TYPE is missing, or no steps are known for it.
+        If a needed keyword is missing, or no steps are known for the exposure.
     """
-    instrument, exp_type = header.require("INSTRUME", "EXP_TYPE")
+    instrument, exp_type, *_ = header.require(*NEEDED)
     if exp_type not in EXP_TYPES:
         near = difflib.get_close_matches(str(exp_type), EXP_TYPES, 1)
         raise ProductError(

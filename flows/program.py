@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
@@ -42,13 +43,14 @@ from flows.spec2 import ALL_STEPS as SPEC2_STEPS
 from flows.spec2 import spec2
 from flows.spec3 import ALL_STEPS as SPEC3_STEPS
 from flows.spec3 import spec3
-from flows.stage import IMAGE_TYPES, Overrides, prepare
+from flows.stage import IMAGE_TYPES, Overrides, prepare, reftypes_of
 from infra.errors import one_line
 from infra.products.fits import read_header
 from infra.products.header import Header, ProductError
 from infra.products.names import base_of, suffix_of
 from infra.provenance import versions
 from infra.references.client import context_name
+from infra.references.pack import pack_references
 from infra.storage.store import StorageError, fetch, folder_of, join, listing, name_of, read_text, write_text
 from tasks.step import NothingToDo
 
@@ -135,11 +137,10 @@ def pipelines_of(header: Header) -> tuple[str, ...]:
     return (stage, "image2", "image3") if header.get("EXP_TYPE") in IMAGE_TYPES else (stage,)
 
 
-def gather(inputs: Sequence[str], output: str) -> tuple[dict[str, str], dict[str, Association], dict[str, Header]]:
-    """What a run is about: exposures with their stage, associations, and the headers of the exposures that have one.
+def find_exposures(inputs: Sequence[str]) -> tuple[dict[str, str], Mapping[str, list[str]], dict[str, Header]]:
+    """The exposures that the inputs name (URL -> stage), the pools and associations, and the headers that can be read.
 
-    An input is a folder (its pool and associations are used where it has them), a pool, an association or an exposure.
-    Where no association is given they are generated, from the pool or from the headers, and written into ``output``.
+    An input is a folder (with its pool and associations, where it has them), a pool, an association or an exposure.
 
     Raises
     ------
@@ -147,22 +148,21 @@ def gather(inputs: Sequence[str], output: str) -> tuple[dict[str, str], dict[str
         If there is nothing to calibrate.
     """
     urls: dict[str, None] = {}
-    pools: list[str] = []
-    given: list[str] = []
+    tables: dict[str, list[str]] = {"pool": [], "asn": []}
     for url in inputs:
         if url.endswith(".json"):
-            given.append(url)
+            tables["asn"].append(url)
         elif url.endswith(".csv"):
-            pools.append(url)
+            tables["pool"].append(url)
         elif url.endswith((".fits", ".fits.gz")):
             urls[url] = None
         else:
             urls |= dict.fromkeys(listing(url, "**/*_uncal.fits*"))
-            pools += listing(url, "*_pool.csv")
-            given += listing(url, "*_asn.json")
-    for url in (*pools, *given):
+            tables["pool"] += listing(url, "*_pool.csv")
+            tables["asn"] += listing(url, "*_asn.json")
+    for url in (*tables["pool"], *tables["asn"]):
         urls |= dict.fromkeys(listing(folder_of(url), "**/*_uncal.fits*"))
-    if not urls and not given:
+    if not urls and not tables["asn"]:
         raise ProductError(
             f"{' '.join(inputs)}: expected *_uncal.fits exposures, a pool (*_pool.csv) or associations (*_asn.json), but "
             "there are none; check the folder"
@@ -173,11 +173,19 @@ def gather(inputs: Sequence[str], output: str) -> tuple[dict[str, str], dict[str
             headers[url] = read_header(fetch(url))
         except (ProductError, StorageError) as error:
             log.error("%s", error)
-    exposures = {url: stage_of(headers[url]) if url in headers else "detector1" for url in urls}
-    associations = {url: read_association(read_text(url), name_of(url)) for url in given}
-    if not given:
-        if pools:
-            pool = merge_pools([read_pool(read_text(url), name_of(url)) for url in pools])
+    return {url: stage_of(headers[url]) if url in headers else "detector1" for url in urls}, tables, headers
+
+
+def gather(inputs: Sequence[str], output: str) -> tuple[dict[str, str], dict[str, Association], dict[str, Header]]:
+    """What a run is about: exposures with their stage, associations, and the headers of the exposures that have one.
+
+    Where no association is given they are generated, from the pool or from the headers, and written into ``output``.
+    """
+    exposures, tables, headers = find_exposures(inputs)
+    associations = {url: read_association(read_text(url), name_of(url)) for url in tables["asn"]}
+    if not associations:
+        if tables["pool"]:
+            pool = merge_pools([read_pool(read_text(url), name_of(url)) for url in tables["pool"]])
         else:
             pool = make_pool({name_of(url): header for url, header in headers.items()})
         for association in generate(pool):
@@ -352,6 +360,17 @@ def program(
     write_text(join(output, "run.json"), json.dumps(record, indent=1))
     write_report(record, output, join(output, "report.html"), truth)
     return record
+
+
+def pack_program(inputs: Sequence[str], folder: Path) -> None:
+    """Copy the reference files that a run of these exposures needs into ``folder``, which is then a cache by itself."""
+    _, _, headers = find_exposures(inputs)
+    wanted = []
+    for header in headers.values():
+        for pipeline in pipelines_of(header):
+            steps = PIPELINE_STEPS[pipeline](header)
+            wanted.append((header, reftypes_of(header, steps, pipeline)))
+    pack_references(wanted, folder)
 
 
 def run_program(

@@ -11,7 +11,7 @@ from infra.products.header import Header, ProductError
 from infra.products.names import base_of, stem_of
 from infra.provenance import stamp
 from infra.references.content import References
-from infra.references.parameters import step_parameters
+from infra.references.parameters import parameter_reftype, step_parameters
 from infra.references.select import select_references
 from infra.storage.store import exists, folder_of, join, name_of, read_text
 from tasks.options import resolve_options
@@ -64,6 +64,13 @@ def prepare(
     running = [name for name in names if runs(name, options)]
     reftypes = {reftype for name in running for reftype in STEPS[name].references(header)}
     return select_references(header, sorted(reftypes)), options
+
+
+def reftypes_of(header: Header, steps: Iterable[Any], pipeline: str) -> list[str]:
+    """All the reference types that a pipeline may ask for: those of the steps that are off, and of parameters, too."""
+    names = [step.name for step in steps]
+    reftypes = {reftype for name in names for reftype in STEPS[name].references(header)}
+    return sorted(reftypes | {parameter_reftype(name) for name in names} | {f"pars-{pipeline}pipeline"})
 
 
 def runs(name: str, options: Options) -> bool:

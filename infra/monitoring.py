@@ -29,14 +29,15 @@ def _name_the_product(record: logging.LogRecord) -> bool:
     return True
 
 
-def quiet_prefect() -> None:
+def quiet_prefect(verbose: bool = False) -> None:
     """Set Prefect's environment for a run from the command line; call it before Prefect is imported.
 
-    What the user has set stays. Prefect's own lines are left to its pages; ours go to both. Nothing is reported home.
+    What the user has set stays. Prefect's own lines are left to its pages, and go to the terminal with ``verbose``; ours
+    go to both. Nothing is reported home.
     """
     for name, value in {
         "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(ROOMS),
-        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if verbose else "CRITICAL",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -57,5 +58,5 @@ def show_logs(console: Console, verbose: bool = False) -> None:
     for room in ROOMS:
         logger = logging.getLogger(room)
         logger.setLevel(logging.DEBUG if verbose else logging.INFO)
-        logger.addHandler(handler)
+        logger.handlers = [handler]
         logger.propagate = False

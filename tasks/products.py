@@ -9,7 +9,7 @@ from infra.products.image import Image, Segmentation, write_image, write_segment
 from infra.products.ramp import Ramp, write_ramp
 from infra.products.slits import SlitSet, write_slits
 from infra.products.spectrum import SpectrumSet, write_spectra
-from infra.storage.store import fetch, writing
+from infra.storage.store import fetched, writing
 
 WRITERS: dict[type, Callable[[Any, str], None]] = {
     Ramp: write_ramp,
@@ -24,7 +24,8 @@ WRITERS: dict[type, Callable[[Any, str], None]] = {
 
 def load(url: str, read: Callable[[str], Any]) -> Any:
     """The product of a URL, read by one of the ``read_*`` functions of ``infra.products``."""
-    return read(fetch(url))
+    with fetched(url) as path:
+        return read(path)
 
 
 def save(product: Any, url: str) -> str:

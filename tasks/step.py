@@ -113,7 +113,7 @@ def step(
                 return record(product, info, "SKIPPED", reason=str(why))
             wanted = info.references(header_of(product))
             used = {reftype: references.name(reftype) for reftype in wanted if reftype in references.files}
-            return record(result, info, "COMPLETE", references=used, options=chosen.values.model_dump(mode="json"))
+            return record(result, info, "COMPLETE", "", used, chosen.values.model_dump(mode="json"), references.sha1)
 
         return task(name=name, cache_policy=NO_CACHE, persist_result=False)(run)
 
@@ -153,10 +153,11 @@ def record(
     reason: str = "",
     references: Mapping[str, str | None] | None = None,
     options: Mapping[str, Any] | None = None,
+    sha1: Mapping[str, str] | None = None,
 ) -> Any:
     """``product`` (or a tuple, each of them) with the card and the recipe of a step that ended."""
     if isinstance(product, tuple):
-        return tuple(record(one, info, status, reason, references, options) for one in product)
+        return tuple(record(one, info, status, reason, references, options, sha1) for one in product)
     if not hasattr(product, "recipe"):
         return product
     cards = {} if info.keyword is None else {info.keyword: status}
@@ -169,7 +170,7 @@ def record(
         keyword = keyword_of(f"meta.ref_file.{reftype}.name")
         if keyword is not None:
             cards[keyword] = f"crds://{file_name}" if file_name else "N/A"
-    named = {reftype: file_name for reftype, file_name in (references or {}).items() if file_name}
+    named = {file_name: (sha1 or {}).get(file_name, "") for file_name in (references or {}).values() if file_name}
     if named:
         entry["references"] = named
     recipe = {**product.recipe, info.name: entry}

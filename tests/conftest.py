@@ -15,8 +15,20 @@ Command = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture(scope="session")
-def calweave(tmp_path_factory) -> Command:
-    """Run the command line as a user does, in a process of its own: ``calweave("stage", "guider", ...)``."""
+def prefect_backend():
+    """Prefect with a database of its own, for tests that run a flow in this process."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    from infra.monitoring import quiet_prefect
+
+    quiet_prefect()
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="session")
+def calweave_process(tmp_path_factory) -> Command:
+    """Run the command line as a user does, in a process of its own: ``calweave_process("demo", "--out", folder)``."""
     home = tmp_path_factory.mktemp("prefect")
 
     def run(*words: object, crds: object = None, **environment: str) -> subprocess.CompletedProcess:
@@ -26,6 +38,25 @@ def calweave(tmp_path_factory) -> Command:
             clean["CRDS_PATH"] = str(crds)
         command = [sys.executable, "-m", "flows.cli", *map(str, words)]
         return subprocess.run(command, cwd=REPOSITORY, env=clean, capture_output=True, text=True, timeout=900)
+
+    return run
+
+
+@pytest.fixture
+def calweave(prefect_backend, monkeypatch, capsys) -> Command:
+    """Run the command line within this process: the same words, output and exit code, without the time to start."""
+    from flows.cli import main
+
+    def run(*words: object, crds: object = None) -> subprocess.CompletedProcess:
+        monkeypatch.setenv("COLUMNS", "200")
+        for name in ("CRDS_PATH", "CRDS_SERVER_URL", "CRDS_CONTEXT"):
+            monkeypatch.delenv(name, raising=False)
+        if crds is not None:
+            monkeypatch.setenv("CRDS_PATH", str(crds))
+        with pytest.raises(SystemExit) as end:
+            main(list(map(str, words)))
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(words, end.value.code, out, err)
 
     return run
 
@@ -44,10 +75,10 @@ class DemoRun:
 
 
 @pytest.fixture(scope="session")
-def demo_run(tmp_path_factory, calweave) -> DemoRun:
+def demo_run(tmp_path_factory, calweave_process) -> DemoRun:
     """One whole program, simulated and calibrated by ``calweave demo``: 512 pixels, eight exposures."""
     folder = tmp_path_factory.mktemp("demo")
-    done = calweave("demo", "--out", folder, "--size", 512)
+    done = calweave_process("demo", "--out", folder, "--size", 512)
     assert done.returncode == 0, done.stderr
     return DemoRun(folder / "program", folder / "products", done.stderr)
 

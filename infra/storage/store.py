@@ -36,6 +36,7 @@ _ADVICE = {
     errno.EACCES: "choose a folder that you may write and read, or change its permissions",
     errno.EPERM: "choose a folder that you may write and read, or change its permissions",
     errno.ENOTDIR: "a part of the path is a file, not a folder: correct the path",
+    errno.EEXIST: "it is a file, not a folder: correct the path",
     errno.EISDIR: "there is a folder of that name: correct the path",
     errno.ENOENT: "correct the path",
 }
@@ -145,6 +146,22 @@ def writing(url: str) -> Iterator[str]:
                 publish(path, url)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def require_writable(url: str) -> None:
+    """Fail now, not after the work, where a local folder cannot be written; it is made if it is not there.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be made or written.
+    """
+    if is_local(url):
+        with _errors("write", url):
+            folder = Path(local_path(url))
+            folder.mkdir(parents=True, exist_ok=True)
+            with _aside(folder / "empty") as aside:
+                aside.touch()
 
 
 def read_text(url: str) -> str:
@@ -273,6 +290,8 @@ def _errors(verb: str, url: str) -> Iterator[None]:
             raise StorageError(f"cannot write {url}: {_reason(error)}; correct the path") from error
         raise StorageError(f"{url} does not exist; correct the path") from error
     except OSError as error:
+        if error.errno is None and "Not enough space on disk" in str(error):  # astropy's words for it
+            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         advice = _ADVICE.get(error.errno or 0, "check that the place can be reached and has room")
         raise StorageError(f"cannot {verb} {url}: {_reason(error)}; {advice}") from error
     except ImportError as error:

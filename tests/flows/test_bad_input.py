@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,24 @@ def test_an_output_folder_that_is_a_file(calweave, program, exposure, tmp_path):
 
 def test_an_output_folder_that_cannot_be_written(calweave, program, exposure):
     done = calweave("stage", "detector1", exposure, "--out", "/proc/calweave", crds=program / "crds")
-    refuse(done, "/proc/calweave", "choose")
+    refuse(done, "/proc/calweave", "correct the path")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "none", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_an_output_folder_that_is_full(calweave, program, exposure, small_disk):
+    done = calweave("stage", "detector1", exposure, "--out", small_disk, crds=program / "crds")
+    refuse(done, str(small_disk), "No space left", "free some")
+    assert nothing_in(small_disk)
 
 
 def test_no_reference_cache(calweave, exposure, tmp_path):

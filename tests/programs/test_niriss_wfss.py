@@ -84,8 +84,8 @@ def test_every_product_names_its_steps_references_and_versions(demo_run):
         assert header["CAL_VER"].startswith("calweave ")
 
 
-def test_a_second_run_gives_the_same_bytes_but_for_dates(demo_run, calweave, tmp_path):
-    done = calweave("run", demo_run.program, "--out", tmp_path, "--workers", 1, crds=demo_run.crds)
+def test_a_second_run_gives_the_same_bytes_but_for_dates(demo_run, calweave_process, tmp_path):
+    done = calweave_process("run", demo_run.program, "--out", tmp_path, "--workers", 1, crds=demo_run.crds)
     assert done.returncode == 0, done.stderr
     names = {path.name for path in demo_run.products.glob("jw*")}
     assert {path.name for path in tmp_path.glob("jw*")} == names
