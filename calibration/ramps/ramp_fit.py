@@ -317,7 +317,7 @@ def _fit(
                 noise_dn = noise / factor
                 inverse_rnoise, inverse_poisson, inverse_total, weighted = 0.0, 0.0, 0.0, 0.0
                 lost, full = False, False
-                if not factor > 0:
+                if together[x] == 0 and not factor > 0:
                     lost = True
                 elif together[x] == 0 and ngroups > 2:
                     levers = np.float64(ngroups) ** 3 - ngroups
@@ -352,7 +352,7 @@ def _fit(
                         dq_out[y, x] |= _P_PERSISTENCE
                     if flags[0, x] & _SATURATED != 0:
                         lost = full = True
-                    elif unusable >= ngroups:
+                    elif unusable >= ngroups or not factor > 0:
                         lost, full = True, saturated == ngroups
                     else:
                         one_time = first_time if only_first else frame_time if by_zeroframe else group_time
@@ -383,7 +383,7 @@ def _fit(
                     ipoisson_out[i, y, x] = poisson if poisson < LARGEST_VARIANCE else 0.0
                     irnoise_out[i, y, x] = rnoise if rnoise < LARGEST_VARIANCE else 0.0
                 idq_out[i, y, x] = flag
-                if together[x] & _CHARGELOSS != 0:
+                if together[x] & _CHARGELOSS != 0 and factor > 0:
                     has_loss[x] = True
                     for g in range(ngroups):
                         if flags[g, x] & _CHARGELOSS != 0:

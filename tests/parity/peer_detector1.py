@@ -1,0 +1,57 @@
+"""Runs the steps of stage 1 of the official package, one after the other, on files that our test made; by its interpreter.
+
+Argument: a JSON file with a list of {name, exposure, references, steps, options}; beside it appears ``<name>_<step>.npz``.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+from jwst.charge_migration import ChargeMigrationStep
+from jwst.dark_current import DarkCurrentStep
+from jwst.dq_init import DQInitStep
+from jwst.gain_scale import GainScaleStep
+from jwst.group_scale import GroupScaleStep
+from jwst.guider_cds import GuiderCdsStep
+from jwst.ipc import IPCStep
+from jwst.jump import JumpStep
+from jwst.linearity import LinearityStep
+from jwst.persistence import PersistenceStep
+from jwst.ramp_fitting import RampFitStep
+from jwst.refpix import RefPixStep
+from jwst.saturation import SaturationStep
+from jwst.superbias import SuperBiasStep
+from stdatamodels.jwst import datamodels
+
+STEPS = {
+    "charge_migration": ChargeMigrationStep, "dark_current": DarkCurrentStep, "dq_init": DQInitStep,
+    "gain_scale": GainScaleStep, "group_scale": GroupScaleStep, "guider_cds": GuiderCdsStep, "ipc": IPCStep,
+    "jump": JumpStep, "linearity": LinearityStep, "persistence": PersistenceStep, "ramp_fit": RampFitStep,
+    "refpix": RefPixStep, "saturation": SaturationStep, "superbias": SuperBiasStep,
+}  # fmt: skip
+RATES = ("data", "err", "dq", "var_poisson", "var_rnoise")
+RAMPS = ("data", "pixeldq", "groupdq", "zeroframe")
+
+
+def run(case: dict, folder: Path) -> None:
+    model = getattr(datamodels, case.get("model", "RampModel"))(case["exposure"])
+    for name in case["steps"]:
+        step = STEPS[name](**case["options"].get(name, {}))
+        step.skip = False
+        for reftype in step.reference_file_types:
+            if reftype in case["references"]:
+                setattr(step, f"override_{reftype}", case["references"][reftype])
+        model = step.run(model) if not isinstance(model, tuple) else tuple(step.run(one) for one in model)
+        for suffix, one in zip(("", "ints"), model if isinstance(model, tuple) else (model,), strict=False):
+            planes = {key: getattr(one, key) for key in {*RATES, *RAMPS} if one.hasattr(key)}
+            status = getattr(one.meta.cal_step, {"dark_current": "dark_sub"}.get(name, name))
+            np.savez(folder / f"{case['name']}_{name}{suffix}.npz", status=status, **planes)
+
+
+if __name__ == "__main__":
+    logging.disable(logging.INFO)
+    jobs = Path(sys.argv[1])
+    for job in json.loads(jobs.read_text()):
+        run(job, jobs.parent)
