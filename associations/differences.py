@@ -72,9 +72,8 @@ def _pair(old: list[frozenset], new: list[frozenset]) -> Iterable[tuple[frozense
 
 def _compare(key: tuple[str, str], was: frozenset | None, is_: frozenset | None) -> Change | None:
     if was is None or is_ is None:
-        kind = "added" if was is None else "removed"
         members = tuple(sorted(is_ or was or ()))
-        return Change(*key, kind, **{kind: members})
+        return Change(*key, "added", added=members) if was is None else Change(*key, "removed", removed=members)
     gone, come = was - is_, is_ - was
     moved = tuple(sorted((name, role, new) for name, role in gone for other, new in come if name == other))
     stayed = {name for name, _, _ in moved}

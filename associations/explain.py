@@ -69,7 +69,8 @@ def explain(pool: Pool, name: str, options: Options | None = None) -> Explanatio
     program = replace(pool, rows=tuple(other for other in pool.rows if other["program"] == row["program"]))
     outcome = evaluate(program, options or Options())
     exposure = describe(row)
-    answers = tuple(_answer(rule, exposure, outcome) for rule in (*LEVEL2, *LEVEL3))
+    rules: tuple[Level2Rule | Level3Rule, ...] = (*LEVEL2, *LEVEL3)
+    answers = tuple(_answer(rule, exposure, outcome) for rule in rules)
     places = tuple(
         (association, product.name, member.exptype)
         for association in outcome.associations
