@@ -108,10 +108,13 @@ def mosaic_wcs(
         box = ((-0.5, nx - 0.5), (-0.5, ny - 0.5))
     else:
         ny, nx = shape
-        box = tuple(
+        inside = [
             (max(0, int(lo + 0.5)) - 0.5, min(int(hi + 0.5), size) - 0.5)
             for lo, hi, size in zip(low, high, (nx, ny), strict=True)
-        )
+        ]
+        # Exposures that miss the given grid leave no part of it.
+        whole = ((-0.5, nx - 0.5), (-0.5, ny - 0.5))
+        box = whole if any(first >= last for first, last in inside) else (inside[0], inside[1])
     if nx < 2 or ny < 2:
         raise ValueError(
             f"the mosaic would have {nx} x {ny} pixels of {3600 * scale:.4f} arcsec; expected at least 2 x 2: "

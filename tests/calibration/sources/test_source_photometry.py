@@ -1,0 +1,173 @@
+"""Measuring sources, against definitions and what was put in."""
+
+import numpy as np
+import pytest
+from astropy.stats import SigmaClip
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from imaging_scene import ROLL, SCALE, START, distortion, pointing
+
+from calibration.sources.catalog import Plane, measure_sources
+from calibration.sources.detect import find_segments
+from calibration.sources.photometry import (
+    Apertures,
+    ab_magnitudes,
+    circle_fluxes,
+    nearest_neighbours,
+    ring_background,
+    star_statistics,
+)
+from calibration.wcs.imaging import footprint, imaging_wcs
+from calibration.wcs.mosaic import Orientation, mosaic_wcs
+
+SHAPE = (90, 100)
+
+
+def gaussian(x, y, sigma, flux=1.0):
+    yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    return flux * np.exp(-0.5 * ((xx - x) ** 2 + (yy - y) ** 2) / sigma**2) / (2 * np.pi * sigma**2)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(-5, 105), st.floats(-5, 95), st.integers(0, 1000))
+def test_the_ring_agrees_with_its_definition(x, y, seed):
+    rng = np.random.default_rng(seed)
+    data = rng.normal(2, 0.1, SHAPE)
+    data[rng.random(SHAPE) < 0.05] += 50
+    data[rng.random(SHAPE) < 0.05] = np.nan
+    yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    r2 = (xx - x) ** 2 + (yy - y) ** 2
+    values = data[(r2 < 12.0**2) & (r2 >= 8.0**2) & np.isfinite(data)]
+    values = SigmaClip(3.0, maxiters=5)(values, masked=False)
+    level, error = ring_background(data, np.array([x]), np.array([y]), 8.0, 12.0)[:, 0]
+    if len(values) == 0:
+        assert np.isnan(level)
+    else:
+        assert level == pytest.approx(np.median(values))
+        assert error == pytest.approx(np.sqrt(np.pi / 2 / len(values)) * np.std(values))
+
+
+def test_a_source_without_a_position_has_no_ring_and_no_flux():
+    data = np.ones(SHAPE)
+    at = np.array([np.nan]), np.array([20.0])
+    assert np.isnan(ring_background(data, *at, 8.0, 12.0)).all()
+    flux, _ = circle_fluxes(data, data, *at, [2.0], np.zeros(1))
+    assert np.isnan(flux).all()
+
+
+def test_circles_hold_the_light_that_a_gaussian_has_there():
+    sigma = 2.0
+    data = gaussian(50.2, 40.7, sigma, 5.0) + 0.01
+    err = np.full(SHAPE, 0.1)
+    radii = [2.0, 4.0, 8.0]
+    flux, flux_err = circle_fluxes(data, err, np.array([50.2]), np.array([40.7]), radii, np.array([0.01]))
+    # A pixel's value counts for its area: the box widens the Gaussian.
+    expected = 5 * (1 - np.exp(-0.5 * np.square(radii) / (sigma**2 + 1 / 12)))
+    np.testing.assert_allclose(flux[:, 0], expected, rtol=3e-3)
+    np.testing.assert_allclose(flux_err[:, 0], 0.1 * np.sqrt(np.pi) * np.array(radii), rtol=1e-3)
+
+
+def test_a_pixel_without_data_makes_the_flux_unknown():
+    data = np.ones(SHAPE)
+    data[40, 50] = np.nan
+    flux, _ = circle_fluxes(data, np.ones(SHAPE), np.array([50.0, 20.0]), np.array([41.0, 20.0]), [3.0], np.zeros(2))
+    assert np.isnan(flux[0, 0])
+    assert flux[0, 1] == pytest.approx(9 * np.pi)
+
+
+def test_magnitudes_are_those_of_the_definition():
+    magnitude, error = ab_magnitudes(np.array([3631.0, 1e-6, -1.0]), np.array([36.31, 1e-7, 1.0]))
+    assert magnitude[0] == pytest.approx(0, abs=1e-3)
+    assert magnitude[1] == pytest.approx(23.9)
+    assert error[1] == pytest.approx(2.5 * np.log10(1.1))
+    assert np.isnan(magnitude[2])
+    assert np.isnan(error[2])
+
+
+def test_the_nearest_neighbour_is_the_nearest():
+    x, y, labels = np.array([0.0, 3.0, 10.0, np.nan]), np.array([0.0, 4.0, 0.0, 1.0]), np.array([7, 8, 9, 10], np.int32)
+    label, distance = nearest_neighbours(x, y, labels)
+    np.testing.assert_array_equal(label, [8, 7, 8, -1])
+    np.testing.assert_allclose(distance, [5, 5, np.hypot(7, 4), np.nan])
+    label, distance = nearest_neighbours(np.array([1.0]), np.array([1.0]), np.array([1], np.int32))
+    assert (label[0], np.isnan(distance[0])) == (-1, True)
+
+
+def test_a_star_is_round_and_a_bar_is_not():
+    star = gaussian(50, 40, 2.0 / 2.3548)
+    sharpness, roundness = star_statistics(star, np.array([50.0]), np.array([40.0]), 2.0)
+    assert 0.2 < sharpness[0] < 1.0
+    assert roundness[0] == pytest.approx(0, abs=1e-6)
+    bar = np.zeros(SHAPE)
+    bar[40, 46:55] = 1
+    assert abs(star_statistics(bar, np.array([50.0]), np.array([40.0]), 2.0)[1][0]) > 0.5
+
+
+APERTURES = Apertures((30, 50, 70), (1.5, 2.4, 4.0), (1.0, 1.0, 1.16), 10.0, 14.0)
+WCS = mosaic_wcs(
+    [footprint(imaging_wcs(pointing(0, 0), distortion(), SHAPE, (START, START)), SHAPE)],
+    SCALE / 3600,
+    Orientation(ROLL, -0.57, -1),
+    shape=SHAPE,
+)
+OPTIONS = {"local_bkg_width": 0, "aperture_mask_method": "correct"}
+
+
+def measure(data, err=1e-4, background=0.0):
+    plane = Plane(data, np.full(SHAPE, err), np.full(SHAPE, background), np.zeros(SHAPE, bool), WCS)
+    found = find_segments(data - background, np.full(SHAPE, 10 * err), plane.mask, 2.0, 10)
+    return measure_sources(plane, found.map, found.smoothed, APERTURES, 1.7, 2.0, (2.0, 1.8), OPTIONS)
+
+
+def test_a_source_is_measured_as_it_was_made():
+    table = measure(gaussian(50.3, 40.6, 2.0, 3.0) + 0.05, background=0.05)
+    assert len(table) == 1
+    row = table[0]
+    assert (row["xcentroid"], row["ycentroid"]) == pytest.approx((50.3, 40.6), abs=0.01)
+    assert row["isophotal_flux"].value == pytest.approx(3.0, rel=0.01)
+    assert row["isophotal_abmag"] == pytest.approx(8.9 - 2.5 * np.log10(3.0), abs=0.01)
+    assert row["isophotal_vegamag"] == pytest.approx(row["isophotal_abmag"] - 1.7)
+    assert row["aper_bkg_flux"].value == pytest.approx(0.05, abs=1e-3)
+    assert row["aper70_flux"].value == pytest.approx(3 * (1 - np.exp(-0.5 * 4)), rel=0.01)
+    assert row["aper_total_flux"].value == pytest.approx(1.16 * row["aper70_flux"].value)
+    assert row["CI_70_30"] == pytest.approx(row["aper70_flux"] / row["aper30_flux"])
+    # Moments are those of the smoothed image.
+    assert row["semimajor_sigma"].value == pytest.approx(np.hypot(2.0, 2.0 / 2.3548), rel=0.05)
+
+
+def test_the_corners_of_a_source_enclose_it_on_the_sky():
+    row = measure(gaussian(50.3, 40.6, 2.0, 3.0))[0]
+    x = {
+        name: WCS.invert(row[f"sky_bbox_{name}"].ra.deg, row[f"sky_bbox_{name}"].dec.deg)
+        for name in ("ll", "lr", "ul", "ur")
+    }
+    assert x["ll"][0] == pytest.approx(x["ul"][0], abs=1e-6)
+    assert x["ll"][1] == pytest.approx(x["lr"][1], abs=1e-6)
+    assert x["ll"][0] < 46 < 54 < x["ur"][0]
+    assert x["ll"][1] < 36 < 45 < x["ur"][1]
+
+
+def test_a_wide_source_is_extended_and_a_narrow_one_is_not():
+    table = measure(gaussian(30, 40, 0.8, 3.0) + gaussian(70, 40, 4.0, 3.0))
+    order = np.argsort(table["xcentroid"])
+    np.testing.assert_array_equal(table["is_extended"][order], [False, True])
+
+
+def test_the_position_angle_on_the_sky_follows_the_image():
+    yy, xx = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    u, v = (xx - 50) * np.cos(0.5) + (yy - 40) * np.sin(0.5), -(xx - 50) * np.sin(0.5) + (yy - 40) * np.cos(0.5)
+    row = measure(np.exp(-0.5 * (u**2 / 16 + v**2 / 4)))[0]
+    assert row["orientation"].value == pytest.approx(np.degrees(0.5), abs=0.5)
+    ra, dec = np.radians(WCS(np.array([50, 50 + np.cos(0.5)]), np.array([40, 40 + np.sin(0.5)])))
+    angle = np.degrees(np.arctan2((ra[1] - ra[0]) * np.cos(dec[0]), dec[1] - dec[0]))
+    difference = row["sky_orientation"].value - angle
+    assert abs((difference + 90) % 180 - 90) < 0.5
+
+
+def test_no_source_is_a_valid_catalog_with_all_columns():
+    full = measure(gaussian(50.3, 40.6, 2.0, 3.0))
+    empty = measure(np.zeros(SHAPE))
+    assert len(empty) == 0
+    assert empty.colnames == full.colnames
+    for name in full.colnames:
+        assert getattr(empty[name], "unit", None) == getattr(full[name], "unit", None), name
