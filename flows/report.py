@@ -8,6 +8,7 @@ that the files open.
 import itertools
 import logging
 import math
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,7 +59,7 @@ from flows.report_products import (
 from flows.spec2 import ALL_STEPS as SPEC2_STEPS
 from flows.spec3 import ALL_STEPS as SPEC3_STEPS
 from infra.products.header import Header, keywords
-from infra.products.names import stem_of, suffix_of
+from infra.products.names import base_of, stem_of, suffix_of
 from infra.storage.store import write_text
 from tasks.gain_scale import gain_scale
 from tasks.ramp_fit import ramp_fit
@@ -137,7 +138,7 @@ def compose(
         "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">"
         f"<title>Program {escape(str(run['program']))} · Calweave</title>"
         f"<style>{here.with_name('report.css').read_text(encoding='utf-8')}</style></head><body>"
-        f"{_head(run, entries, mosaics, sources, spectra, links)}<main>{body}</main>"
+        f"{_head(run, entries, mosaics, sources, spectra, truth, links)}<main>{body}</main>"
         '<dialog id="viewer" aria-label="Enlarged picture"><form method="dialog"><p></p><button>Close</button></form>'
         '<div><img alt=""></div></dialog>'
         f"<script>{here.with_name('report.js').read_text(encoding='utf-8')}</script></body></html>\n"
@@ -150,6 +151,7 @@ def _head(
     mosaics: Sequence[Mosaic],
     sources: Mapping[str, Sequence[Source]],
     spectra: Sequence[Spectrum],
+    truth: Truth | None,
     links: str,
 ) -> str:
     nodes = run["nodes"]
@@ -176,12 +178,17 @@ def _head(
     cells = "".join(
         f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts.items() if value
     )
+    found = "".join(
+        f" {len(right)} of {_count(inside, 'simulated source')} found."
+        for right, inside in (_found(mosaic, sources[mosaic.entry.name], truth) for mosaic in mosaics)
+        if inside
+    )
     bad = states["failed"] + states["blocked"]
     verdict = '<p class="verdict done">✓ complete</p>' if not bad else f'<p class="verdict failed">✕ {bad} not made</p>'
     return (
         f'<header><div class="title"><div><p class="over">{escape(instrument)}</p>'
         f"<h1>Program {escape(str(run['program']))}</h1></div>{verdict}</div>"
-        f'<p class="summary">{_summary(nodes, entries, mosaics, sources, spectra)}</p>'
+        f'<p class="summary">{_summary(nodes, entries, mosaics, sources, spectra)}{found}</p>'
         f'<dl class="facts">{cells}</dl><nav aria-label="Sections">{links}</nav></header>'
     )
 
@@ -381,7 +388,7 @@ def _mosaic(mosaic: Mosaic, sources: Sequence[Source], drawn: set, truth: Truth 
             mark += f'<text x="{x + 1.15 * radius:.1f}" y="{y - 0.75 * radius:.1f}">{source.number}</text>'
         mark += "</g>"
         if (source.catalog, source.number) in drawn:
-            mark = f'<a href="#source-{source.number}">{mark}</a>'
+            mark = f'<a href="#{_anchor(source)}">{mark}</a>'
         marks.append(mark)
     missed = missed_sources(mosaic, sources, truth)
     for number, magnitude, x, y in missed:
@@ -411,6 +418,11 @@ def _mosaic(mosaic: Mosaic, sources: Sequence[Source], drawn: set, truth: Truth 
         f"{_img(picture, alt)}{overlay}</div></div></figure>"
         f"{_comparison(mosaic, sources, truth)}"
     )
+
+
+def _anchor(source: Source) -> str:
+    """The name of a source's card on the page; its number stands for another source in another catalog."""
+    return f"source-{source.number}-" + re.sub(r"\W", "-", base_of(source.catalog or ""))
 
 
 def _magnitude(value: float) -> str:
@@ -461,9 +473,15 @@ def _panel(x: float, y: float, width: float, height: float) -> str:
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
 
 
+def _found(mosaic: Mosaic, sources: Sequence[Source], truth: Truth | None) -> tuple[list[tuple[Source, int]], int]:
+    """The sources that are true ones, each with its row in the truth, and how many true ones are in the mosaic."""
+    pairs = [(source, source.truth) for source in sources if source.truth is not None]
+    return pairs, len(pairs) + len(missed_sources(mosaic, sources, truth))
+
+
 def _comparison(mosaic: Mosaic, sources: Sequence[Source], truth: Truth | None) -> str:
     """The catalog against the truth: how many were found, and how far off they are."""
-    pairs = [(source, source.truth) for source in sources if source.truth is not None]
+    pairs, inside = _found(mosaic, sources, truth)
     if truth is None or not pairs:
         return ""
     rows = np.array([row for _, row in pairs])
@@ -475,7 +493,6 @@ def _comparison(mosaic: Mosaic, sources: Sequence[Source], truth: Truth | None) 
     )
     true = truth.magnitude[rows]
     difference = np.array([source.magnitude for source, _ in pairs]) - true
-    inside = len(pairs) + len(missed_sources(mosaic, sources, truth))
     offset = float(np.median(np.hypot(east, north)))
     unmatched = len(sources) - len(pairs)
     text = (
@@ -515,11 +532,7 @@ def _spectra(
     cards.sort(
         key=lambda card: (math.isnan(card[0]), 0.0 if math.isnan(card[0]) else card[0], card[1][1], str(card[1][0]))
     )
-    many = Counter(source.number for _, _, source, _, _ in cards)
-    text = "".join(
-        _card(source, mosaic, group, tones, truth, many[source.number] == 1)
-        for _, _, source, mosaic, group in cards[:DRAWN_SPECTRA]
-    )
+    text = "".join(_card(source, mosaic, group, tones, truth) for _, _, source, mosaic, group in cards[:DRAWN_SPECTRA])
     legend = "".join(
         f'<li class="curve tone-{tone % TONES}"><span></span>{escape(name)}</li>' for name, tone in tones.items()
     )
@@ -549,7 +562,6 @@ def _card(
     group: Sequence[Spectrum],
     tones: Mapping[str, int],
     truth: Truth | None,
-    own: bool,
 ) -> str:
     curves, lines, ratios = [], [], []
     for spectrum in sorted(group, key=lambda one: one.optics):
@@ -577,10 +589,9 @@ def _card(
             picture = draw_picture(cut, 2 * STAMP_RADIUS + 1)
             stamp = _img(picture, f"Direct image of source {source.number}", 'class="stamp" ')
     place = f"α {source.ra:.5f}° δ {source.dec:+.5f}°" if math.isfinite(source.ra) else ""
-    name = f' id="source-{source.number}"' if own else ""
     magnitude = f"{source.magnitude:.3f}" if math.isfinite(source.magnitude) else ""
     return (
-        f'<article{name} data-number="{source.number}" data-magnitude="{magnitude}" '
+        f'<article id="{_anchor(source)}" data-number="{source.number}" data-magnitude="{magnitude}" '
         f'data-noise="{"" if math.isnan(noise) else f"{noise:.3g}"}" data-lines="{len(lines)}">{stamp}'
         f"<h3>Source {source.number}</h3><p>{_magnitude(source.magnitude)}"
         + ("" if math.isnan(noise) else f" · S/N {noise:.3g} per pixel")

@@ -283,14 +283,15 @@ def test_without_a_truth_nothing_of_it_is_on_the_page(run):
 
 def test_the_truth_is_drawn_and_what_was_not_found_is_marked(run):
     page = page_of(run, run[2])
+    assert "2 of 3 simulated sources found." in page
     mosaics, spectra = section(page, "mosaics"), section(page, "spectra")
     assert "2 of 3 true sources in the mosaic found, 0 in the catalog without a true one." in mosaics
     assert "Median distance 6.5 mas." in mosaics  # a tenth of a pixel
     assert "true magnitude +0.100" in mosaics
     assert mosaics.count('<g class="missed"><title>true source 9,') == 1
     assert spectra.count('<polyline class="curve tone-truth"') == 2
-    assert "Hα" in spectra.split('id="source-2"')[1]
-    assert "Hα" not in spectra.split('id="source-2"')[0]
+    assert "Hα" in spectra.split('id="source-2-')[1]
+    assert "Hα" not in spectra.split('id="source-2-')[0]
 
 
 def test_sources_are_marked_where_they_are_with_row_zero_at_the_bottom(run):
@@ -310,6 +311,14 @@ def test_a_true_source_is_matched_by_the_nearest_of_the_catalog_only(run):
     table.write(path, format="ascii.ecsv", overwrite=True)
     page = page_of(run, truth)
     assert "2 of 3 true sources in the mosaic found, 1 in the catalog without a true one." in page
+
+
+def test_a_mark_on_the_mosaic_leads_to_the_spectrum_of_its_source(run):
+    page = page_of(run)
+    targets = [link["href"].removeprefix("#") for link in Elements(section(page, "mosaics")).of("a")]
+    cards = [card["id"] for card in Elements(section(page, "spectra")).of("article")]
+    assert len(targets) == 2
+    assert sorted(targets) == sorted(cards)
 
 
 def test_two_reports_of_one_run_are_the_same(run):
