@@ -4,19 +4,28 @@ A trace is the offset from the direct position as a function of ``t = (wavelengt
 coefficients are second-degree polynomials of the direct position, turned by the filter wheel. We cut each order into bins of a
 quarter pixel along the dispersion, whose wavelengths the line gives exactly, collect the electrons of every bin by
 integrating flux times sensitivity, and lay a stamp of the source at each bin. Across the dispersion the stamp is
-interpolated between quarter pixels.
+interpolated between quarter pixels. Emission lines are drawn one by one, at their exact places.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import erf
+from numpy.typing import ArrayLike
+from scipy.integrate import cumulative_trapezoid
 
 from calibration.jit import kernel
 from calibration.simulate.field import Distortion, Pointing, sky_to_pixel
 from calibration.simulate.scene import Source, components, draw, stamp_radius
-from calibration.simulate.throughput import COLLECTING_AREA, LIGHT, PLANCK, Passband, grism_efficiency, sensitivity
+from calibration.simulate.throughput import (
+    COLLECTING_AREA,
+    LIGHT,
+    PLANCK,
+    Passband,
+    grism_efficiency,
+    sensitivity,
+    wavelengths,
+)
 
 PHASES = 4  # stamps per pixel, along and across the dispersion
 
@@ -70,7 +79,7 @@ class Grism:
         sin, cos = np.sin(turn), np.cos(turn)
         return ax * cos - ay * sin, bx * cos - by * sin, ax * sin + ay * cos, bx * sin + by * cos
 
-    def position(self, order: int, x: float, y: float, wavelength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def position(self, order: int, x: float, y: float, wavelength: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Where light of ``wavelength`` [um] of a source with direct position (x, y) falls."""
         ax, bx, ay, by = self.line(order, x, y)
         t = (np.asarray(wavelength, float) - self.c0) / self.c1
@@ -128,24 +137,27 @@ def _disperse_source(image, source, x, y, weight, covariance, grism, order, pass
             shift_x, shift_y = (i, j) if grism.axis == "x" else (j, i)
             draw(stamps[i, j], 1.0, radius + shift_x / PHASES, radius + shift_y / PHASES, weight, covariance)
     _lay_stamps(image, stamps, bins, crossing, electrons, radius, grism.axis == "x")
+    for spectral_line in source.lines:
+        _draw_line(image, spectral_line, x, y, weight, covariance, grism, order, passband)
+
+
+def _draw_line(image, spectral_line, x, y, weight, covariance, grism, order, passband):
+    """A line is a stamp of its own at its exact place, widened along the trace by the width of the line."""
+    _, bx, _, by = grism.line(order, x, y)
+    sigma = spectral_line.fwhm / 2.3548200450309493 / grism.c1
+    widened = covariance + sigma**2 * np.array([bx * bx, by * by, bx * by])
+    at_x, at_y = grism.position(order, x, y, spectral_line.wavelength)
+    rate = line_rate(spectral_line.flux, spectral_line.wavelength, passband, order)
+    draw(image, rate, float(at_x), float(at_y), weight, widened)
 
 
 def bin_electrons(source: Source, passband: Passband, order: int, edges: np.ndarray) -> np.ndarray:
-    """Electrons per second between successive ``edges`` [um], rising or falling.
-
-    The continuum is integrated by Simpson's rule; a line, which may be narrower than a bin, by its error function.
-    """
-    low, high = edges[:-1], edges[1:]
-    middle = 0.5 * (low + high)
-    total = np.zeros(low.size)
-    for wavelength, factor in ((low, 1.0), (middle, 4.0), (high, 1.0)):
-        total += factor * source.continuum_flux(wavelength) * sensitivity(passband, wavelength, order)
-    total *= np.abs(high - low) / 6.0
-    for line in source.lines:
-        scale = 2.0 * np.sqrt(np.log(2.0)) / line.fwhm
-        part = 0.5 * np.abs(erf(scale * (high - line.wavelength)) - erf(scale * (low - line.wavelength)))
-        total += line_rate(line.flux, line.wavelength, passband, order) * part
-    return total
+    """Electrons per second of the continuum between successive ``edges`` [um], rising or falling."""
+    # The bins of order 0 are wider than the edges of the passband: integrate finely, once, and take differences.
+    wavelength = wavelengths(passband, step=0.00025)
+    density = source.continuum_flux(wavelength) * sensitivity(passband, wavelength, order)
+    below = cumulative_trapezoid(density, wavelength, initial=0.0)
+    return np.abs(np.diff(np.interp(edges, wavelength, below)))
 
 
 def line_rate(flux: float, wavelength: float, passband: Passband, order: int) -> float:

@@ -11,6 +11,7 @@ the ideal x axis, ROLL_REF the position angle (north over east) of +V3 at the re
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 ARCSEC = np.pi / 180.0 / 3600.0  # [rad]
 
@@ -42,7 +43,7 @@ class Distortion:
     v3i_yang: float
     vparity: int
 
-    def ideal(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def ideal(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Ideal coordinates [arcsec] of full-frame pixels."""
         dx, dy = np.asarray(x, float) - self.x_ref, np.asarray(y, float) - self.y_ref
         return (
@@ -50,7 +51,7 @@ class Distortion:
             np.polynomial.polynomial.polyval2d(dx, dy, self.y_coeffs),
         )
 
-    def jacobian(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def jacobian(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """d(ideal x)/dx, d(ideal x)/dy, d(ideal y)/dx, d(ideal y)/dy [arcsec/pixel]."""
         dx, dy = np.asarray(x, float) - self.x_ref, np.asarray(y, float) - self.y_ref
         derivatives = []
@@ -60,12 +61,12 @@ class Distortion:
                 derivatives.append(np.polynomial.polynomial.polyval2d(dx, dy, derivative))
         return derivatives[0], derivatives[1], derivatives[2], derivatives[3]
 
-    def pixel_area(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def pixel_area(self, x: ArrayLike, y: ArrayLike) -> np.ndarray:
         """Area of pixels [arcsec^2]."""
         xx, xy, yx, yy = self.jacobian(x, y)
         return np.abs(xx * yy - xy * yx)
 
-    def to_v2v3(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def to_v2v3(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """(V2, V3) [arcsec] of full-frame pixels."""
         xi, yi = self.ideal(x, y)
         sin, cos = np.sin(np.deg2rad(self.v3i_yang)), np.cos(np.deg2rad(self.v3i_yang))
@@ -74,7 +75,7 @@ class Distortion:
             self.v3_ref - self.vparity * xi * sin + yi * cos,
         )
 
-    def to_pixel(self, v2: np.ndarray, v3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def to_pixel(self, v2: ArrayLike, v3: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Full-frame pixels of (V2, V3) [arcsec], by Newton's method to 1e-9 pixel."""
         sin, cos = np.sin(np.deg2rad(self.v3i_yang)), np.cos(np.deg2rad(self.v3i_yang))
         d2, d3 = np.asarray(v2, float) - self.v2_ref, np.asarray(v3, float) - self.v3_ref
@@ -99,12 +100,12 @@ class Pointing:
     va_scale: float
 
 
-def pixel_to_sky(distortion: Distortion, pointing: Pointing, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
+def pixel_to_sky(distortion: Distortion, pointing: Pointing, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, ...]:
     """Right ascension and declination [deg] of full-frame pixels (zero-based)."""
     return angles_to_sky(distortion, pointing, *distortion.to_v2v3(x, y))
 
 
-def angles_to_sky(distortion: Distortion, pointing: Pointing, v2: np.ndarray, v3: np.ndarray) -> tuple[np.ndarray, ...]:
+def angles_to_sky(distortion: Distortion, pointing: Pointing, v2: ArrayLike, v3: ArrayLike) -> tuple[np.ndarray, ...]:
     """Right ascension and declination [deg] of telescope angles (V2, V3) [arcsec]."""
     v2, v3 = np.asarray(v2, float), np.asarray(v3, float)
     v2 = distortion.v2_ref + (v2 - distortion.v2_ref) * pointing.va_scale
@@ -116,7 +117,7 @@ def angles_to_sky(distortion: Distortion, pointing: Pointing, v2: np.ndarray, v3
 
 
 def sky_to_pixel(
-    distortion: Distortion, pointing: Pointing, ra: np.ndarray, dec: np.ndarray
+    distortion: Distortion, pointing: Pointing, ra: ArrayLike, dec: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
     """Full-frame pixels (zero-based) of right ascension and declination [deg]."""
     vector = _unit_vector(np.deg2rad(ra), np.deg2rad(dec))

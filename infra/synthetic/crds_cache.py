@@ -76,6 +76,8 @@ def write_mappings(folder: Path, rules: Mapping[str, Sequence[Rule]]) -> None:
     _write_mapping(mappings / CONTEXT, header, _format_dict(instruments))
     config = folder / "config" / "jwst"
     config.mkdir(parents=True, exist_ok=True)
+    # The client would write this note itself, which a read-only cache does not let it.
+    (config / "ref_cache_subdir_mode").write_text("instrument")
     (config / "server_config").write_text(
         f"{{'observatory': 'jwst', 'operational_context': '{CONTEXT}', 'bad_files_list': [], "
         "'last_synced': '2026-01-01 00:00:00'}\n"

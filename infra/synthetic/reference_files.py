@@ -335,7 +335,13 @@ def _write_spectra(writer: ReferenceWriter) -> list[Rule]:
 def _spectral_photometry(passband: Passband) -> np.ndarray:
     wavelength = np.arange(CALIBRATED_RANGE[0], CALIBRATED_RANGE[1] + 1e-9, 0.001)
     n = wavelength.size
-    dtype = [("filter", "S12"), ("pupil", "S15"), ("order", "i2"), ("photmjsr", "f4"), ("uncertainty", "f4")]
+    dtype: list[tuple] = [
+        ("filter", "S12"),
+        ("pupil", "S15"),
+        ("order", "i2"),
+        ("photmjsr", "f4"),
+        ("uncertainty", "f4"),
+    ]
     dtype += [("nelem", "i2")]
     dtype += [(column, "f4", (n,)) for column in ("wavelength", "relresponse", "reluncertainty")]
     rows = []
