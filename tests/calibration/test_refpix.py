@@ -1,0 +1,106 @@
+"""Reference pixels: offsets that we put in are taken out, for every way a detector is read."""
+
+import numpy as np
+import pytest
+
+from calibration import dq
+from calibration.ramps.refpix import Readout, _running_median, count_reference_pixels, subtract_reference_pixels
+from calibration.subarrays import Subarray
+
+REFERENCE, DO_NOT_USE = dq.PIXEL["REFERENCE_PIXEL"], dq.PIXEL["DO_NOT_USE"]
+AXES = [(1, 2), (-1, 2), (1, -2), (2, 1), (-2, -1), (2, -1)]
+
+
+def stripe(fastaxis, noutputs=4, width=16):
+    """A stripe with the first detector rows, all columns; and the reference flags."""
+    shape = (2048, width) if abs(fastaxis) == 2 else (width, 2048)
+    return Subarray(1, 1, shape[1], shape[0]), reference_flags(1, 1, shape)
+
+
+def reference_flags(xstart, ystart, shape):
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    y, x = y + ystart - 1, x + xstart - 1
+    return np.where((x < 4) | (x > 2043) | (y < 4) | (y > 2043), REFERENCE, np.uint32(0))
+
+
+@pytest.mark.parametrize(("fastaxis", "slowaxis"), AXES)
+def test_offsets_of_amplifiers_and_columns_are_removed(fastaxis, slowaxis):
+    subarray, pixeldq = stripe(fastaxis)
+    readout = Readout(subarray, fastaxis, slowaxis, 4)
+    rng = np.random.default_rng(3)
+    offsets = rng.normal(0, 20, (2, 8))
+    data = np.zeros((1, 2, *subarray.shape), np.float32)
+    fast = np.arange(2048)
+    for g in range(2):
+        readout.to_detector(data[0, g])[:] += offsets[g][(fast // 512) * 2 + fast % 2]
+    data[..., 8, 8] += 500
+    corrected = subtract_reference_pixels(data, pixeldq, readout)
+    expected = np.zeros_like(data)
+    expected[..., 8, 8] = 500
+    np.testing.assert_allclose(corrected, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("fastaxis", "slowaxis"), AXES)
+def test_a_slow_drift_is_followed_by_the_side_pixels(fastaxis, slowaxis):
+    # The whole slow direction, so that both sides are there; the detector's other rows are out of the subarray.
+    shape = (64, 2048) if abs(fastaxis) == 1 else (2048, 64)
+    y, x = (1001, 1) if abs(fastaxis) == 1 else (1, 1001)
+    subarray = Subarray(x, y, shape[1], shape[0])
+    readout = Readout(subarray, fastaxis, slowaxis, 4)
+    drift = np.linspace(-5, 5, 64)
+    data = np.zeros((1, 1, *shape), np.float32)
+    readout.to_detector(data[0, 0])[:] += drift[:, None]
+    corrected = subtract_reference_pixels(data, reference_flags(x, y, shape), readout)
+    inner = readout.to_detector(corrected[0, 0])[6:-6]
+    np.testing.assert_allclose(inner, 0, atol=1e-5)
+
+
+def test_a_bad_reference_pixel_has_no_say():
+    subarray, pixeldq = stripe(1)
+    data = np.full((1, 1, *subarray.shape), 7, np.float32)
+    data[..., 2, 1000] = 1e6
+    pixeldq[2, 1000] |= DO_NOT_USE
+    corrected = subtract_reference_pixels(data, pixeldq, Readout(subarray, 1, 2, 4))
+    np.testing.assert_allclose(corrected[..., 4:, :], 0, atol=1e-5)
+
+
+def test_an_outlier_is_clipped():
+    subarray, pixeldq = stripe(1)
+    data = np.full((1, 1, *subarray.shape), 7, np.float32) + np.float32(0.1) * (np.arange(2048) // 2 % 2)
+    data[..., 2, 1000] = 1e4
+    corrected = subtract_reference_pixels(data, pixeldq, Readout(subarray, 1, 2, 4), use_side_pixels=False)
+    assert np.abs(corrected[0, 0, 8]).max() < 0.06
+
+
+def test_a_subarray_with_one_output_is_levelled_by_all_its_reference_pixels():
+    shape = (32, 40)
+    pixeldq = reference_flags(2009, 1, shape)
+    data = np.zeros((1, 1, *shape), np.float32)
+    data[..., 0::2, :] += 3
+    data[..., 1::2, :] -= 2
+    readout = Readout(Subarray(2009, 1, 40, 32), -2, -1, 1)
+    np.testing.assert_allclose(subtract_reference_pixels(data, pixeldq, readout), 0, atol=1e-6)
+
+
+def test_without_reference_pixels_nothing_is_subtracted():
+    data = np.ones((1, 1, 8, 8), np.float32)
+    for noutputs in (1, 4):
+        readout = Readout(Subarray(1001, 1001, 8, 8), 1, 2, noutputs)
+        assert count_reference_pixels(np.zeros((8, 8), np.uint32), readout) == 0
+        np.testing.assert_array_equal(subtract_reference_pixels(data, np.zeros((8, 8), np.uint32), readout), data)
+
+
+def test_the_running_median_is_reflected_at_the_edge_of_the_detector():
+    rng = np.random.default_rng(4)
+    values = rng.normal(size=(2048, 4)).astype(np.float32)
+    good = rng.random((2048, 4)) > 0.2
+    median = np.full(2048, np.nan)
+    _running_median(values, good, 0, 11, median)
+    padded = np.pad(np.where(good, values, np.nan), ((5, 5), (0, 0)), mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 11, axis=0)
+    np.testing.assert_allclose(median, np.nanmedian(windows, axis=(1, 2)), rtol=1e-6)
+
+
+def test_axes_that_are_none_are_an_error():
+    with pytest.raises(ValueError, match="FASTAXIS and SLOWAXIS"):
+        Readout(Subarray(1, 1, 8, 8), 1, 1, 4)
