@@ -30,7 +30,7 @@ Exit codes: 0 done, 1 error, 2 wrong usage, 64 nothing to do (no science data on
     version=calweave_version,
 )
 app.register_install_completion_command()
-console = Console(stderr=True)
+console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
 
 calibrate = Group("Calibrate", sort_key=1)
 prepare = Group("Prepare and look", sort_key=2)

@@ -51,6 +51,9 @@ class Step:
 
 STEPS: dict[str, Step] = {}
 
+#: Steps whose ``S_*`` card has another name in the data models.
+_NAME_IN_SCHEMA = {"dark_current": "dark_sub"}
+
 
 @dataclass(frozen=True)
 class StepOptions:
@@ -93,7 +96,7 @@ def step(
             references=references if callable(references) else _always(tuple(references)),
             options=options,
             default=default,
-            keyword=keyword_of(f"meta.cal_step.{name}"),
+            keyword=keyword_of(f"meta.cal_step.{_NAME_IN_SCHEMA.get(name, name)}"),
             description=(function.__doc__ or "").strip().splitlines()[0],
         )
         STEPS[name] = info

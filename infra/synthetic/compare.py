@@ -18,6 +18,7 @@ SPECTRAL_PIXEL = 0.0047  # [um], NIRISS grisms in first order
 PASSBAND = (1.78, 2.22)  # [um], where F200W lets enough through for a line to be measured
 MATCH_RADIUS = 0.15 * u.arcsec
 APERTURE = 3.0  # [pixel], radius within which the noise of a source is counted
+EMPTY = 20.0  # [pixel] from the next source, where a piece of sky is empty
 LINE_WINDOW = 0.03  # [um] on either side of a line
 
 
@@ -73,19 +74,31 @@ def compare_with_truth(products: str | Path, truth: str | Path, threshold: float
 
 
 def signal_to_noise(mosaic: Image, x: np.ndarray, y: np.ndarray, flux: np.ndarray) -> np.ndarray:
-    """Of sources with total ``flux`` [Jy] at the pixels ``x``, ``y``; 0 where the aperture is not whole on good pixels."""
-    jansky = mosaic.header.require("PIXAR_SR") * 1e6  # of one pixel of 1 MJy/sr
+    """Of sources with total ``flux`` [Jy] at the pixels ``x``, ``y``; 0 where the aperture is not whole on the mosaic.
+
+    The noise is that of apertures on empty sky, scaled by the local ERR: the errors of a mosaic's pixels know nothing of
+    what they share with their neighbours (resampling, 1/f noise), and an aperture sees just that.
+    """
     ny, nx = mosaic.data.shape
     reach = int(np.ceil(APERTURE))
     dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    inside = np.hypot(dx, dy) <= APERTURE
+    dy, dx = (offset[np.hypot(dx, dy) <= APERTURE] for offset in (dy, dx))
+
+    def sums(column: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pixels = np.round(row).astype(int)[:, None] + dy, np.round(column).astype(int)[:, None] + dx
+        return mosaic.data[pixels].sum(axis=1), np.sqrt((mosaic.err[pixels].astype(float) ** 2).sum(axis=1))
+
+    grid_y, grid_x = (axis.ravel() for axis in np.mgrid[reach : ny - reach : 2 * reach, reach : nx - reach : 2 * reach])
+    empty = np.min(np.hypot(grid_x[:, None] - x, grid_y[:, None] - y), axis=1) > EMPTY
+    light, error = sums(grid_x[empty], grid_y[empty])
+    pull = (light - np.nanmedian(light)) / error
+    excess = 1.4826 * np.nanmedian(np.abs(pull))
+
+    jansky = mosaic.header.require("PIXAR_SR") * 1e6  # of one pixel of 1 MJy/sr
+    whole = np.isfinite(x) & (x > reach) & (x < nx - reach - 1) & (y > reach) & (y < ny - reach - 1)
     result = np.zeros(len(x))
-    for i, (column, row) in enumerate(zip(x, y, strict=True)):
-        if np.isfinite(column) and reach <= column < nx - reach - 1 and reach <= row < ny - reach - 1:
-            err = mosaic.err[round(row) + dy[inside], round(column) + dx[inside]]
-            if np.isfinite(err).all():
-                result[i] = flux[i] / (jansky * np.sqrt(np.sum(err.astype(float) ** 2)))
-    return result
+    result[whole] = flux[whole] / (jansky * excess * sums(x[whole], y[whole])[1])
+    return np.nan_to_num(result)
 
 
 def _compare_lines(products: Path, truth: Path, labels: dict[int, int]) -> Table:

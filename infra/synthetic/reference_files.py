@@ -241,8 +241,13 @@ def _write_images(writer: ReferenceWriter) -> list[Rule]:
     rules = [_flat(writer, writer.response * area, 1, "CLEAR", pupil)]
 
     photometry = {"pixelarea_steradians": niriss.PIXEL_AREA, "pixelarea_arcsecsq": niriss.PIXEL_AREA / ARCSEC**2}
-    model = datamodels.PixelAreaModel(data=area.astype(np.float32))
-    meta = {**_common("area", "relative area of the pixels"), "subarray": writer.area, "photometry": photometry}
+    # An AREA file does not say where it lies: it always covers the whole detector.
+    whole = np.ones((FULL_SIZE, FULL_SIZE), np.float32)
+    place = writer.area
+    top, left = place["ystart"] - 1, place["xstart"] - 1
+    whole[top : top + place["ysize"], left : left + place["xsize"]] = area
+    model = datamodels.PixelAreaModel(data=whole)
+    meta = {**_common("area", "relative area of the pixels"), "photometry": photometry}
     filename = _save(model, meta, writer.folder, "jwst_niriss_area_0001.fits")
     rules.append(Rule("area", filename, {"META.EXPOSURE.TYPE": IMAGES}))
     rules.append(Rule("area", "N/A", {"META.EXPOSURE.TYPE": SPECTRA}))
@@ -321,6 +326,7 @@ def _write_spectra(writer: ReferenceWriter) -> list[Rule]:
     meta = {**_common("photom", "MJy um s / (DN sr) by order and wavelength"), "photometry": photometry}
     meta |= {"exposure": {"type": SPECTRA}}
     model = datamodels.NisWfssPhotomModel(phot_table=_spectral_photometry(writer.passband))
+    model.phot_unit, model.wave_unit = "MJy micron s / (DN sr)", "micron"
     filename = _save(model, meta, writer.folder, "jwst_niriss_photom_0002.fits")
     rules.append(Rule("photom", filename, {"META.EXPOSURE.TYPE": SPECTRA}))
 
@@ -437,20 +443,34 @@ def _write_geometry(writer: ReferenceWriter) -> list[Rule]:
     return rules
 
 
+#: Parameters of steps on direct images: reference type -> (class in the official package, parameters). F200W is
+#: undersampled: the default derivative scale rejects the cores of bright stars, and a faint star covers few pixels.
+_PARAMETERS = {
+    "pars-outlierdetectionstep": (
+        "jwst.outlier_detection.outlier_detection_step.OutlierDetectionStep",
+        {"scale": "2.4 1.4"},
+    ),
+    "pars-sourcecatalogstep": ("jwst.source_catalog.source_catalog_step.SourceCatalogStep", {"npixels": 6}),
+}
+
+
 def _write_parameters(writer: ReferenceWriter) -> list[Rule]:
-    """Parameters of steps: F200W is undersampled, and the default derivative scale rejects the cores of bright stars."""
-    reftype = "pars-outlierdetectionstep"
-    filename = f"jwst_niriss_{reftype}_0001.asdf"
-    tree = {
-        "class": "jwst.outlier_detection.outlier_detection_step.OutlierDetectionStep",
-        "name": "outlier_detection",
-        "meta": {**_common(reftype, "for undersampled images"), "filename": filename, "origin": "Calweave"},
-        "parameters": {"scale": "2.4 1.4"},
-        "steps": [],
-    }
-    _write_asdf(tree, writer.folder / filename)
-    rules = [Rule(reftype, filename, {"META.EXPOSURE.TYPE": IMAGES})]
-    return [*rules, Rule(reftype, "N/A", {"META.EXPOSURE.TYPE": SPECTRA})]
+    rules = []
+    for reftype, (name, parameters) in _PARAMETERS.items():
+        filename = f"jwst_niriss_{reftype}_0001.asdf"
+        tree = {
+            "class": name,
+            "name": name.split(".")[1],
+            "meta": {**_common(reftype, "for undersampled images"), "filename": filename, "origin": "Calweave"},
+            "parameters": parameters,
+            "steps": [],
+        }
+        _write_asdf(tree, writer.folder / filename)
+        rules += [
+            Rule(reftype, filename, {"META.EXPOSURE.TYPE": IMAGES}),
+            Rule(reftype, "N/A", {"META.EXPOSURE.TYPE": SPECTRA}),
+        ]
+    return rules
 
 
 def _polynomial(terms: np.ndarray) -> models.Polynomial2D:
