@@ -100,6 +100,7 @@ def catalog_of(places: list[Place], wcs: object) -> QTable:
     table["sky_centroid"] = sky(x, y)
     table["is_extended"] = [place.extended for place in places]
     table["isophotal_abmag"] = [place.abmag for place in places]
+    table["isophotal_abmag_err"] = 0.05
     for name, dx, dy in (("ll", -1, -1), ("ul", -1, 1), ("lr", 1, -1), ("ur", 1, 1)):
         table[f"sky_bbox_{name}"] = sky(x + dx * half, y + dy * half)
     return table

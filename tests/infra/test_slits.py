@@ -120,5 +120,5 @@ def test_keywords_of_a_slit_are_told_from_those_of_its_exposure():
 def test_an_image_is_not_a_slit_set(tmp_path):
     plane = np.zeros((4, 4), np.float32)
     write_image(Image(Header(EXPOSURE), plane, plane, plane.astype(np.uint32)), tmp_path / "jw_rate.fits")
-    with pytest.raises(ProductError, match="jw_rate.fits: expected a file of slits .* but it is a ImageModel"):
+    with pytest.raises(ProductError, match=r"jw_rate.fits: expected a file of slits .* but it is a ImageModel"):
         read_slits(tmp_path / "jw_rate.fits")

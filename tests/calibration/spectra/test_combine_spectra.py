@@ -129,5 +129,5 @@ def test_groups_start_where_the_values_are_closest_together():
 
 
 def test_nothing_to_combine_is_an_error():
-    with pytest.raises(ValueError, match="no spectrum"):
+    with pytest.raises(ValueError, match=r"no spectrum"):
         combine_spectra([])

@@ -32,8 +32,10 @@ def test_pixels_outside_of_the_sensitivity_have_no_value():
     conversion = dispersed_conversion(wavelength, 1, 1.0, WAVES, RESPONSE)
     assert np.isnan(conversion[0]).tolist() == [True, False, False, False, False, True, True]
     done = calibrate_cutout(cutout(), conversion)
-    assert np.isnan(done.data[:, 0]).all() and np.isnan(done.err[:, 6]).all()
-    assert (done.dq[:, 0] == BAD).all() and not done.dq[:, 2].any()
+    assert np.isnan(done.data[:, 0]).all()
+    assert np.isnan(done.err[:, 6]).all()
+    assert (done.dq[:, 0] == BAD).all()
+    assert not done.dq[:, 2].any()
     assert done.var_flat is None
 
 
@@ -64,7 +66,8 @@ def test_a_missing_pixel_takes_the_mean_of_the_pair_that_differs_least():
     assert count == 1
     assert done.data[3, 4] == pytest.approx(304)
     assert done.dq[3, 4] == flags.PIXEL["JUMP_DET"] | flags.PIXEL["FLUX_ESTIMATED"]
-    assert done.var_poisson[3, 4] == 1 and done.err[3, 4] == 1
+    assert done.var_poisson[3, 4] == 1
+    assert done.err[3, 4] == 1
 
 
 def test_a_missing_pixel_without_a_whole_pair_of_neighbours_stays_missing():

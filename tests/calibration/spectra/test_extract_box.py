@@ -70,7 +70,7 @@ def test_a_level_background_is_subtracted_and_its_error_counts():
 
 def test_a_cutout_too_low_for_its_background_is_refused():
     one = np.ones((4, 6), np.float32)
-    with pytest.raises(ValueError, match="4 pixels across the dispersion has no room for 2 pixels of background"):
+    with pytest.raises(ValueError, match=r"4 pixels across the dispersion has no room for 2 pixels of background"):
         extract_box(one, np.zeros((4, 6), np.uint32), one, 1, None, None, None, background_margin=2)
 
 

@@ -43,14 +43,14 @@ def test_corners_stay_with_their_source():
 
 
 def test_a_source_number_that_stands_twice_is_refused():
-    with pytest.raises(ValueError, match="field_cat.ecsv: source number 7 stands more than once"):
+    with pytest.raises(ValueError, match=r"field_cat.ecsv: source number 7 stands more than once"):
         sources_of(catalog(Place(7, 100, 100), Place(7, 200, 200), Place(8, 300, 300)), "field_cat.ecsv")
 
 
 def test_missing_columns_are_named():
     table = catalog(Place(1, 100, 100))
     table.remove_columns(["sky_bbox_ul", "isophotal_abmag"])
-    with pytest.raises(ValueError, match="mine.csv: missing columns sky_bbox_ul, isophotal_abmag; expected"):
+    with pytest.raises(ValueError, match=r"mine.csv: missing columns sky_bbox_ul, isophotal_abmag; expected"):
         sources_of(table, "mine.csv")
 
 
