@@ -72,25 +72,26 @@ def assign_wcs(image: Image, references: References, options: AssignWcsOptions) 
 
 
 def sip_cards(image: Image, wcs: Any, options: AssignWcsOptions) -> dict[str, Any]:
-    """The FITS keywords that approximate ``wcs`` about the reference pixel of ``image``; none if no fit is good enough."""
+    """The FITS keywords that approximate ``wcs`` about the reference pixel of ``image``."""
     header = image.header
     crpix = header.get("CRPIX1"), header.get("CRPIX2")
-    degrees = range(1, 6) if options.sip_degree is None else (options.sip_degree,)
-    inverse_degrees = range(1, 6) if options.sip_inv_degree is None else (options.sip_inv_degree,)
-    try:
-        approximation = sip_keywords(
-            wcs,
-            None if None in crpix else crpix,
-            options.sip_max_pix_error,
-            options.sip_max_inv_pix_error,
-            degrees,
-            inverse_degrees,
-            options.sip_npoints,
-        )
-    except ValueError as error:
-        log.warning("assign_wcs: no FITS approximation of the WCS is good enough (%s); the exact one is kept", error)
-        return {}
+    approximation = sip_keywords(
+        wcs,
+        None if None in crpix else crpix,
+        options.sip_max_pix_error,
+        options.sip_max_inv_pix_error,
+        range(1, 6) if options.sip_degree is None else (options.sip_degree,),
+        range(1, 6) if options.sip_inv_degree is None else (options.sip_inv_degree,),
+        options.sip_npoints,
+    )
+    for key, limit in (("SIPMXERR", options.sip_max_pix_error), ("SIPIVERR", options.sip_max_inv_pix_error)):
+        if approximation.get(key, 0) > limit:
+            log.warning(
+                "assign_wcs: the FITS keywords approximate the %s within %.3g pixel only, %.3g were asked for",
+                "WCS" if key == "SIPMXERR" else "inverse of the WCS",
+                approximation[key],
+                limit,
+            )
     known = keywords()
-    return dict.fromkeys((key for key in LINEAR_KEYWORDS if key in known), None) | {
-        key: value for key, value in approximation.items() if key in known
-    }
+    cards: dict[str, Any] = dict.fromkeys(key for key in LINEAR_KEYWORDS if key in known)
+    return cards | {key: value for key, value in approximation.items() if key in known}

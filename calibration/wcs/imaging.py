@@ -8,6 +8,7 @@ evaluates it on a coarse grid and interpolates, and says how good that is.
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from astropy.modeling import Model, bind_bounding_box
 from astropy.modeling.models import Identity, Shift
 from gwcs import WCS
 from scipy.interpolate import make_interp_spline
+from scipy.linalg import LinAlgWarning
 
 from calibration.wcs.pointing import (
     Pointing,
@@ -147,22 +149,25 @@ def sip_keywords(
     crpix : (float, float), optional
         Reference pixel, one-based; the middle of the bounding box by default.
     max_error, max_inverse_error : float
-        Largest error of the approximation, and of its inverse [pixel].
+        Largest error of the approximation, and of its inverse, that is asked for [pixel].
 
-    Raises
-    ------
-    ValueError
-        If no degree is as good as that.
+    Returns
+    -------
+    dict
+        With SIPMXERR and SIPIVERR, the largest errors that remain [pixel]: no degree may be as good as asked for.
     """
-    header = wcs.to_fits_sip(
-        max_pix_error=max_error,
-        degree=list(degrees),
-        max_inv_pix_error=max_inverse_error,
-        inv_degree=list(inverse_degrees),
-        npoints=npoints,
-        crpix=None if crpix is None else list(crpix),
-        projection="TAN",
-    )
+    with warnings.catch_warnings():
+        # The errors that remain say it better.
+        warnings.filterwarnings("ignore", "Failed to achieve requested SIP", LinAlgWarning)
+        header = wcs.to_fits_sip(
+            max_pix_error=max_error,
+            degree=list(degrees),
+            max_inv_pix_error=max_inverse_error,
+            inv_degree=list(inverse_degrees),
+            npoints=npoints,
+            crpix=None if crpix is None else list(crpix),
+            projection="TAN",
+        )
     return {key: value for key, value in header.items() if not key.startswith("NAXIS") and key != ""}
 
 

@@ -1,0 +1,230 @@
+"""The steps of image3 on a small scene, from tweakreg to source_catalog, and on what goes wrong."""
+
+import warnings
+
+import numpy as np
+import pytest
+from astropy.coordinates import SkyCoord
+from imaging_scene import PHOTMJSR, PIXAR_SR, make_scene, write_references
+
+from calibration import dq as bits
+from tasks.outlier_detection import OutlierDetectionOptions, outlier_detection
+from tasks.resample import ResampleOptions, resample
+from tasks.skymatch import SkymatchOptions, skymatch
+from tasks.source_catalog import SourceCatalogOptions, source_catalog
+from tasks.tweakreg import TweakregOptions, tweakreg
+
+OUTLIER = bits.PIXEL["OUTLIER"]
+# The stars of the scene are some 1.5 arcsec apart.
+ALIGN = TweakregOptions(minobj=10, tolerance=0.2, separation=0.4)
+
+
+@pytest.fixture(scope="module")
+def references(tmp_path_factory):
+    return write_references(tmp_path_factory.mktemp("references"))
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return make_scene(errors=((0, 0), (0, 0), (0.025, -0.015)))
+
+
+@pytest.fixture(scope="module")
+def crf(scene, references):
+    images = tweakreg.fn(scene.images, references, ALIGN)
+    images = skymatch.fn(images, references, SkymatchOptions())
+    return outlier_detection.fn(images, references, OutlierDetectionOptions())
+
+
+@pytest.fixture(scope="module")
+def mosaic(crf, references):
+    return resample.fn(crf, references, ResampleOptions())
+
+
+def blank(image):
+    """The image with every pixel unusable."""
+    nothing = np.full_like(image.data, np.nan)
+    names = "data err var_poisson var_rnoise var_flat".split()
+    return image.with_(dq=np.ones_like(image.dq), **dict.fromkeys(names, nothing))
+
+
+def test_a_wrong_pointing_is_found_and_put_right(scene, crf):
+    status = [image.recipe["alignment"]["status"] for image in crf]
+    assert status.count("reference") == 1
+    assert status.count("aligned") == 3
+    moved = [image.recipe["alignment"]["shift_mas"] for image in crf]
+    # 30 stars with centroids of 12 mas: 2 mas in the middle, and a rotation that moves the corners by 4.
+    assert moved[2] == pytest.approx(29.2, abs=8)
+    assert max(moved[1], moved[3]) < 12
+    assert "S_TWKREG" in crf[0].header
+
+
+def test_sky_levels_are_the_injected_ones(crf):
+    levels = [image.header["BKGLEVEL"] / PHOTMJSR for image in crf]
+    # 1.0, 1.02, 1.05, 1.01 DN/s with a noise of 0.034 per pixel; the mode is good to a tenth of that.
+    np.testing.assert_allclose(np.array(levels) - levels[0], [0, 0.02, 0.05, 0.01], atol=0.008)
+    assert crf[0].header["BKGSUB"] is False
+
+
+def test_cosmic_rays_are_flagged_and_little_else(scene, crf):
+    hit = np.concatenate([h[8:-8, 8:-8].ravel() for h in scene.hits])
+    flagged = np.concatenate([((image.dq & OUTLIER) != 0)[8:-8, 8:-8].ravel() for image in crf])
+    # A ray on a bright star is hidden by the slope of its light.
+    assert (flagged & hit).sum() / hit.sum() > 0.9
+    assert (flagged & ~hit).mean() < 2e-3
+    for image in crf:
+        outlying = (image.dq & OUTLIER) != 0
+        assert np.isnan(image.data[outlying]).all()
+        assert (image.dq[outlying] & bits.PIXEL["DO_NOT_USE"]).all()
+
+
+def test_the_input_stays_as_it_was(scene, references):
+    before = [image.data.copy() for image in scene.images]
+    outlier_detection.fn(scene.images, references, OutlierDetectionOptions())
+    for image, data in zip(scene.images, before, strict=True):
+        np.testing.assert_array_equal(image.data, data)
+
+
+def test_the_mosaic_tells_what_it_is_made_of(mosaic):
+    header = mosaic.header
+    assert header["NDRIZ"] == 4
+    assert header["EFFEXPTM"] == 4 * 800
+    assert header["EXPSTART"] == 60001.0
+    assert header["EXPEND"] == 60004.9
+    assert "RA_REF" not in header
+    assert header["CTYPE1"] == "RA---TAN"
+    assert mosaic.con.shape == (1, *mosaic.data.shape)
+    assert header["S_RESAMP"] == "COMPLETE"
+
+
+def test_sources_of_the_mosaic_are_those_of_the_field(scene, mosaic, references):
+    catalog, segmentation = source_catalog.fn(mosaic, references, SourceCatalogOptions())
+    table = catalog.table
+    truth = SkyCoord(scene.field.ra, scene.field.dec, unit="deg")
+    index, distance, _ = truth.match_to_catalog_sky(table["sky_centroid"])
+    found = distance.mas < 33
+    assert found.mean() > 0.95
+    star = found & (scene.field.sigma < 1.5)
+    assert np.sqrt(np.mean(distance[star].mas ** 2)) < 4
+    jansky = scene.field.flux * PHOTMJSR * 1e6 * PIXAR_SR
+    ratio = table["isophotal_flux"].value[index] / jansky
+    assert np.median(ratio[star]) == pytest.approx(1, abs=0.03)
+    assert (np.abs(table["isophotal_abmag"][index][star] - (8.9 - 2.5 * np.log10(jansky[star]))) < 0.15).mean() > 0.9
+    np.testing.assert_array_equal(np.unique(segmentation.data[segmentation.data > 0]), np.sort(table["label"]))
+    assert segmentation.data.dtype == np.uint32
+    assert segmentation.wcs is mosaic.wcs
+
+
+def test_one_image_goes_through_image3(scene, references):
+    one = scene.images[:1]
+    for step, options in (
+        (tweakreg, TweakregOptions()),
+        (skymatch, SkymatchOptions()),
+        (outlier_detection, OutlierDetectionOptions()),
+    ):
+        one = step.fn(one, references, options)
+    assert [one[0].header[key] for key in ("S_TWKREG", "S_SKYMAT", "S_OUTLIR")] == ["SKIPPED"] * 3
+    mosaic = resample.fn(one, references, ResampleOptions())
+    assert mosaic.header["NDRIZ"] == 1
+    assert len(source_catalog.fn(mosaic, references, SourceCatalogOptions())[0].table) > 30
+
+
+def test_an_exposure_without_a_usable_pixel_does_not_spoil_the_mosaic(scene, mosaic, references):
+    images = (*scene.images[:3], blank(scene.images[3]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        images = tweakreg.fn(images, references, ALIGN)
+        images = skymatch.fn(images, references, SkymatchOptions())
+        images = outlier_detection.fn(images, references, OutlierDetectionOptions())
+        made = resample.fn(images, references, ResampleOptions())
+    assert "stars" in images[3].recipe["alignment"]["status"]
+    assert "BKGLEVEL" not in images[3].header
+    inside = np.s_[30:-30, 30:-30]
+    assert np.isfinite(made.data[inside]).mean() > 0.98
+    assert not (made.con[0] & 8).any()
+
+
+def test_a_mosaic_without_any_data_has_a_valid_empty_catalog(scene, references):
+    made = resample.fn(tuple(blank(image) for image in scene.images[:2]), references, ResampleOptions())
+    assert np.isnan(made.data).all()
+    catalog, segmentation = source_catalog.fn(made, references, SourceCatalogOptions())
+    assert len(catalog.table) == 0
+    assert "sky_bbox_ur" in catalog.table.colnames
+    assert not segmentation.data.any()
+
+
+def test_a_field_without_sources_has_a_valid_empty_catalog(references):
+    empty = make_scene(count=1, rays=0, dithers=((0.0, 0.0),))
+    image = empty.images[0]
+    noise = np.random.default_rng(1).normal(0.3, 0.01, image.data.shape).astype(np.float32)
+    made = resample.fn((image.with_(data=noise),), references, ResampleOptions())
+    catalog, segmentation = source_catalog.fn(made, references, SourceCatalogOptions())
+    assert len(catalog.table) == 0
+    assert not segmentation.data.any()
+
+
+def test_exposures_that_do_not_overlap_make_one_mosaic(references):
+    far = make_scene(dithers=((0.0, 0.0), (25.0, 0.0)))
+    images = skymatch.fn(far.images, references, SkymatchOptions())
+    images = outlier_detection.fn(images, references, OutlierDetectionOptions())
+    made = resample.fn(images, references, ResampleOptions())
+    assert (made.con[0] == 1).any()
+    assert (made.con[0] == 2).any()
+    assert not (made.con[0] == 3).any()
+
+
+def test_grid_options_are_followed(scene, references):
+    options = ResampleOptions(pixel_scale=0.1, rotation=0.0, output_shape=(90, 80), crval=(150.1, 2.3), crpix=(40, 30))
+    made = resample.fn(scene.images, references, options)
+    assert made.data.shape == (80, 90)
+    assert made.header["CDELT1"] == pytest.approx(0.1 / 3600)
+    assert (made.header["CRPIX1"], made.header["CRVAL1"]) == (41, 150.1)
+    assert made.header["PIXAR_A2"] == pytest.approx(0.01)
+    assert made.header["PC1_2"] == pytest.approx(0, abs=1e-12)
+
+
+def test_an_image_without_a_wcs_is_named(scene, references):
+    with pytest.raises(ValueError, match=r"00001_nis_cal\.fits has no WCS; run assign_wcs first"):
+        resample.fn((scene.images[0].with_(wcs=None),), references, ResampleOptions())
+
+
+def test_matching_the_sky_twice_is_an_error(crf, references):
+    with pytest.raises(ValueError, match="has been through skymatch before"):
+        skymatch.fn(crf, references, SkymatchOptions())
+
+
+def test_subtracted_skies_are_not_subtracted_again(scene, references):
+    noted = skymatch.fn(scene.images, references, SkymatchOptions())
+    taken = skymatch.fn(scene.images, references, SkymatchOptions(subtract=True))
+    first, second = (resample.fn(images, references, ResampleOptions()) for images in (noted, taken))
+    np.testing.assert_allclose(first.data, second.data, rtol=1e-4, atol=1e-6)
+
+
+def test_thresholds_that_are_no_two_numbers_are_an_error(scene, references):
+    with pytest.raises(ValueError, match=r"outlier_detection\.snr must be two numbers"):
+        outlier_detection.fn(scene.images, references, OutlierDetectionOptions(snr="5.0"))
+
+
+def test_a_catalog_needs_surface_brightness(mosaic, references):
+    rate = mosaic.with_(header=mosaic.header.set(BUNIT="DN/s"))
+    with pytest.raises(ValueError, match="run photom first"):
+        source_catalog.fn(rate, references, SourceCatalogOptions())
+
+
+def test_an_aperture_that_the_reference_lacks_is_named(mosaic, references):
+    with pytest.raises(LookupError, match=r"choose aperture_ee1\.\.3 among"):
+        source_catalog.fn(mosaic, references, SourceCatalogOptions(aperture_ee1=33))
+
+
+def test_images_align_to_a_table_of_positions(scene, references, tmp_path):
+    from astropy.table import Table
+
+    path = tmp_path / "stars.ecsv"
+    Table({"ra": scene.field.ra, "dec": scene.field.dec}).write(path, format="ascii.ecsv")
+    options = ALIGN.model_copy(
+        update={"abs_refcat": str(path), "abs_minobj": 10, "abs_tolerance": 0.2, "abs_separation": 0.4}
+    )
+    images = tweakreg.fn(scene.images, references, options)
+    assert {image.recipe["alignment"]["status"] for image in images} == {"aligned"}
+    with pytest.raises(FileNotFoundError, match="is no file"):
+        tweakreg.fn(scene.images, references, options.model_copy(update={"abs_refcat": str(tmp_path / "no.ecsv")}))
