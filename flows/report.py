@@ -47,6 +47,7 @@ from flows.report_products import (
     Truth,
     best_spectra,
     bin_onto,
+    blur,
     line_name,
     match_sources,
     missed_sources,
@@ -537,7 +538,7 @@ def _spectra(
         f'<li class="curve tone-{tone % TONES}"><span></span>{escape(name)}</li>' for name, tone in tones.items()
     )
     if truth is not None:
-        legend += '<li class="curve tone-truth"><span></span>truth, sampled alike (not blurred by the shape of the source)</li>'
+        legend += '<li class="curve tone-truth"><span></span>truth, blurred by the size of the source</li>'
         legend += '<li class="emission"><span></span>emission line of the truth</li>'
     legend += '<li class="band"><span></span>± 1 standard deviation</li>'
     left_out = len(cards) - DRAWN_SPECTRA
@@ -576,7 +577,8 @@ def _card(
         lines = [(line_name(name), wavelength) for name, wavelength in truth.lines.get(number, ())]
         grid = np.sort(max((one.wavelength[one.wavelength > 0] for one in group), key=np.size))
         if unit == "Jy" and grid.size > 1:
-            curves.append(Curve("truth", grid, bin_onto(grid, *true_spectrum(truth, source.truth)), None, "truth"))
+            flux = blur(bin_onto(grid, *true_spectrum(truth, source.truth)), source.sigma)
+            curves.append(Curve("truth", grid, flux, None, "truth"))
     plot = draw_spectrum(curves, lines, unit, f"Spectrum of source {source.number}")
     noise = float(np.median(ratios)) if ratios else math.nan
     stamp = ""

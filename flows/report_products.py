@@ -313,7 +313,11 @@ def optics_of(header: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """A source of a catalog with what belongs to it; ``truth`` is its row in the truth table, or None."""
+    """A source of a catalog with what belongs to it.
+
+    ``x``, ``y`` [pixel], ``ra``, ``dec`` [deg], AB magnitude, the standard deviation of its profile ``sigma`` [pixel], and
+    its row in the truth table, or None.
+    """
 
     catalog: str | None
     number: int
@@ -322,6 +326,7 @@ class Source:
     ra: float = math.nan
     dec: float = math.nan
     magnitude: float = math.nan
+    sigma: float = math.nan
     truth: int | None = None
 
 
@@ -338,10 +343,20 @@ def match_sources(mosaic: Mosaic, truth: Truth | None) -> list[Source]:
             matched[row] = other
     catalog = rename(mosaic.entry.name, "cat", "ecsv")
     x, y = _column(table, "xcentroid"), _column(table, "ycentroid")
-    rows = zip(table["label"], x, y, ra, dec, magnitude, matched, strict=True)
+    sigma = np.sqrt((_column(table, "semimajor_sigma") ** 2 + _column(table, "semiminor_sigma") ** 2) / 2)
     return [
-        Source(catalog, int(label), float(x), float(y), float(a), float(d), float(m), int(t) if t >= 0 else None)
-        for label, x, y, a, d, m, t in rows
+        Source(
+            catalog,
+            int(label),
+            float(x[row]),
+            float(y[row]),
+            float(ra[row]),
+            float(dec[row]),
+            float(magnitude[row]),
+            float(sigma[row]),
+            int(matched[row]) if matched[row] >= 0 else None,
+        )
+        for row, label in enumerate(table["label"])
     ]
 
 
@@ -395,6 +410,21 @@ def bin_onto(grid: np.ndarray, wavelength: np.ndarray, flux: np.ndarray) -> np.n
     binned = np.diff(np.interp(edges, wavelength, area)) / np.diff(edges)
     binned[(edges[:-1] < wavelength[0]) | (edges[1:] > wavelength[-1])] = np.nan
     return binned
+
+
+def blur(flux: np.ndarray, sigma: float) -> np.ndarray:
+    """A spectrum as a source of this size shows it without a slit: blurred by a Gaussian of ``sigma`` [pixel].
+
+    The profile of a source along the dispersion is the line spread of its spectrum. NaN stays, and does not spread.
+    """
+    if not (math.isfinite(sigma) and sigma > 0):
+        return flux
+    reach = math.ceil(4 * sigma)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    good = np.isfinite(flux)
+    total = np.convolve(np.where(good, flux, 0.0), kernel)[reach:-reach]
+    weight = np.convolve(good.astype(float), kernel)[reach:-reach]
+    return np.divide(total, weight, out=np.full(flux.size, np.nan), where=good)
 
 
 def missed_sources(

@@ -33,7 +33,7 @@ from flows.report_plots import (
     nice_ticks,
     shrink,
 )
-from flows.report_products import bin_onto
+from flows.report_products import bin_onto, blur
 from infra.products.catalog import Catalog, write_catalog
 from infra.products.header import Header
 from infra.products.image import Image, Segmentation, write_image, write_segmentation
@@ -437,6 +437,24 @@ def test_binning_a_spectrum_conserves_its_flux():
     total = bin_onto(grid, fine, flux).sum() * 0.01
     inside = (fine >= 1.495) & (fine <= 2.505)
     np.testing.assert_allclose(total, np.trapezoid(flux[inside], fine[inside]), rtol=1e-3)
+
+
+@given(sigma=st.floats(0.3, 5), line=st.integers(45, 55))
+def test_blurring_conserves_a_line_and_gives_it_the_width_of_the_source(sigma, line):
+    flux = np.zeros(101)
+    flux[line] = 3
+    blurred = blur(flux, sigma)
+    np.testing.assert_allclose(blurred.sum(), 3, rtol=1e-6)
+    if sigma > 1:
+        width = np.sqrt((blurred * (np.arange(101) - line) ** 2).sum() / 3)
+        np.testing.assert_allclose(width, sigma, rtol=0.01)
+
+
+def test_blurring_leaves_gaps_and_a_flat_continuum_as_they_are():
+    flux = np.full(50, 2.0)
+    flux[[0, 20, 21]] = np.nan
+    np.testing.assert_allclose(blur(flux, 2.5), flux)
+    np.testing.assert_array_equal(blur(flux, np.nan), flux)
 
 
 def test_binning_has_no_value_where_the_truth_has_none():
