@@ -121,6 +121,9 @@ def evaluate(pool: Pool, options: Options) -> Outcome:
     run = _Run(pool.name, options, [])
     with _collector_at_rest():
         exposures = [describe(row) for row in sorted(pool.rows, key=lambda row: str(row["filename"]))]
+        odd = [e["filename"] for e in exposures if not naming.is_raw(e["filename"])]
+        if odd:
+            log.warning("%s: %d files do not end in _uncal, and keep their names: %s", pool.name, len(odd), odd[0])
         scopes = find_scopes(
             exposures,
             options.ids,

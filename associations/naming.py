@@ -1,6 +1,5 @@
 """Names of members, products and association files."""
 
-import logging
 import re
 from collections.abc import Iterable, Sequence
 
@@ -8,12 +7,15 @@ from associations.candidates import Scope
 from associations.exposure import IMAGE2_NONSCIENCE_TYPES, IMAGE2_TYPES, SPEC2_TYPES, Exposure
 from associations.rules.rule import Level2Rule, Level3Rule, Name
 
-log = logging.getLogger(__name__)
-
 _RAW = re.compile(r"^(.*)_uncal(\.[^/]+)$")
 _SUFFIX = re.compile(r"_(?:uncal|ramp|rate|rateints|cal|calints|crf|crfints|x1d|x1dints|bsub|bsubints|i2d|s2d|s3d)$")
 
 _CALIBRATED = IMAGE2_TYPES | IMAGE2_NONSCIENCE_TYPES | SPEC2_TYPES
+
+
+def is_raw(filename: str) -> bool:
+    """Whether the name is that of a raw exposure; of others the suffix is not replaced."""
+    return _RAW.match(filename) is not None
 
 
 def stage1_member(exposure: Exposure, rule: Level2Rule) -> str:
@@ -37,10 +39,7 @@ def _keeps_integrations(exposure: Exposure, rule: Level2Rule | Level3Rule) -> bo
 
 def _with_suffix(filename: str, suffix: str) -> str:
     found = _RAW.match(filename)
-    if found is None:
-        log.warning("%s does not end in _uncal: its name is kept as it is", filename)
-        return filename
-    return f"{found[1]}_{suffix}{found[2]}"
+    return filename if found is None else f"{found[1]}_{suffix}{found[2]}"
 
 
 def level2_product(expname: str) -> str:

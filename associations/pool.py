@@ -32,6 +32,9 @@ KEYWORDS = {"obs_num": "OBSERVTN"}
 #: What a column is when a header does not have it.
 DEFAULTS = {"pntgtype": "science", "mostilno": "1"}
 
+#: Longest list of candidates [characters]; longer ones would take the parser minutes.
+_LONGEST_LIST = 100_000
+
 #: Longest piece of a value that an error message quotes.
 _QUOTED = 60
 
@@ -87,10 +90,12 @@ def read_pool(text: str, name: str, delimiter: str = "|") -> Pool:
     PoolError
         If it is no table of exposures: with the line, the column and what was expected there.
     """
-    lines = text.removeprefix("\ufeff").splitlines() if "\r" in text else text.removeprefix("\ufeff").split("\n")
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     columns: tuple[str, ...] = ()
     rows: dict[str, dict[str, str | None]] = {}
     lines_of: dict[str, int] = {}
+    unplanned: list[int] = []
+    repeated: list[str] = []
     for number, line in enumerate(lines, 1):
         stripped = line.strip()
         if not stripped or stripped[0] == "#":
@@ -116,18 +121,19 @@ def read_pool(text: str, name: str, delimiter: str = "|") -> Pool:
         filename = row["filename"]
         if filename is None:
             raise PoolError(f"{name}, line {number}, column filename: expected the name of a file, but it is empty")
-        _check_candidates(row["asn_candidate"], f"{name}, line {number}, column asn_candidate")
+        if not _is_candidate_list(row["asn_candidate"], f"{name}, line {number}, column asn_candidate"):
+            unplanned.append(number)
         if filename in rows and rows[filename] != row:
-            other = [column for column in columns if row[column] != rows[filename][column]]
-            log.warning(
-                "%s, line %d: %s is in line %d already, with another %s; the later line counts",
-                name,
-                number,
-                filename,
-                lines_of[filename],
-                ", ".join(other),
-            )
+            other = ", ".join(column for column in columns if row[column] != rows[filename][column])
+            repeated.append(f"line {number} has {filename} as line {lines_of[filename]}, with another {other}")
         rows[filename], lines_of[filename] = row, number
+    if unplanned:
+        log.warning(
+            "%s: asn_candidate of %d lines is no list, first in line %d; these exposures belong to no candidate",
+            name, len(unplanned), unplanned[0],
+        )  # fmt: skip
+    if repeated:
+        log.warning("%s: %d lines repeat a file, first: %s; the later line counts", name, len(repeated), repeated[0])
     if not columns:
         raise PoolError(f"{name}: expected a line of column names separated by {delimiter!r}, but the file is empty")
     return Pool(name, columns, tuple(rows.values()))
@@ -171,17 +177,15 @@ def _check_header(cells: Sequence[str], line: str, name: str, number: int, delim
     return columns
 
 
-def _check_candidates(text: str | None, place: str) -> None:
-    """Warn of a cell that is no list at all, refuse a list that is broken."""
-    if text is None:
-        return
-    if not text.startswith("["):
-        log.warning("%s: %s is no list of candidates; the exposure belongs to none", place, _quote(text))
-        return
+def _is_candidate_list(text: str | None, place: str) -> bool:
+    """Whether a cell is a list or empty; a broken list is an error, other text is none."""
+    if text is None or not text.startswith("["):
+        return text is None
     try:
         candidates_of(text)
     except ValueError as error:
         raise PoolError(f"{place}: {error}") from None
+    return True
 
 
 @lru_cache(maxsize=65536)
@@ -196,7 +200,7 @@ def candidates_of(text: str | None) -> tuple[tuple[str, str], ...]:
     if text is None or not text.startswith("["):
         return ()
     try:
-        pairs = ast.literal_eval(text)
+        pairs = ast.literal_eval(text) if len(text) <= _LONGEST_LIST else None
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         pairs = None
     if not isinstance(pairs, list) or not all(
