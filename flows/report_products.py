@@ -22,7 +22,7 @@ from infra.products.fits import Contents, read_fits
 from infra.products.header import Header
 from infra.products.names import rename, suffix_of
 from infra.products.spectrum import read_spectra
-from infra.storage.store import fetch, folder_of, is_local, join, local_path
+from infra.storage.store import fetch, folder_of, is_local, join, local_path, read_text
 
 log = logging.getLogger(__name__)
 
@@ -183,9 +183,14 @@ def read_truth(folder: str) -> Truth:
 
 
 def true_spectrum(truth: Truth, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """Wavelength [um] and flux density [Jy] of one source."""
-    table = _read_ecsv(join(truth.folder, f"{truth.spectrum[row]}.ecsv"))
-    return np.asarray(table["wavelength"], float), np.asarray(table["flux"], float)
+    """Wavelength [um] and flux density [Jy] of one source.
+
+    There are hundreds of these tables, of two columns of numbers: NumPy reads one in a tenth of the time that astropy needs.
+    """
+    text = read_text(join(truth.folder, f"{truth.spectrum[row]}.ecsv"))
+    names, *rows = [line for line in text.splitlines() if not line.startswith("#")]
+    columns = dict(zip(names.split(), np.loadtxt(rows, ndmin=2).T, strict=True))
+    return columns["wavelength"], columns["flux"]
 
 
 def line_name(name: str) -> str:
