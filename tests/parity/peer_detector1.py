@@ -12,6 +12,7 @@ import numpy as np
 from jwst.charge_migration import ChargeMigrationStep
 from jwst.dark_current import DarkCurrentStep
 from jwst.dq_init import DQInitStep
+from jwst.flatfield import FlatFieldStep
 from jwst.gain_scale import GainScaleStep
 from jwst.group_scale import GroupScaleStep
 from jwst.guider_cds import GuiderCdsStep
@@ -27,9 +28,10 @@ from stdatamodels.jwst import datamodels
 
 STEPS = {
     "charge_migration": ChargeMigrationStep, "dark_current": DarkCurrentStep, "dq_init": DQInitStep,
-    "gain_scale": GainScaleStep, "group_scale": GroupScaleStep, "guider_cds": GuiderCdsStep, "ipc": IPCStep,
-    "jump": JumpStep, "linearity": LinearityStep, "persistence": PersistenceStep, "ramp_fit": RampFitStep,
-    "refpix": RefPixStep, "saturation": SaturationStep, "superbias": SuperBiasStep,
+    "flat_field": FlatFieldStep, "gain_scale": GainScaleStep, "group_scale": GroupScaleStep,
+    "guider_cds": GuiderCdsStep, "ipc": IPCStep, "jump": JumpStep, "linearity": LinearityStep,
+    "persistence": PersistenceStep, "ramp_fit": RampFitStep, "refpix": RefPixStep, "saturation": SaturationStep,
+    "superbias": SuperBiasStep,
 }  # fmt: skip
 RATES = ("data", "err", "dq", "var_poisson", "var_rnoise")
 RAMPS = ("data", "pixeldq", "groupdq", "zeroframe")

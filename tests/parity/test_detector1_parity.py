@@ -13,13 +13,18 @@ import numpy as np
 import pytest
 from hard_ramps import Exposure, make_exposure
 
+from infra.products.guider import read_guider
 from infra.products.ramp import write_uncal
+from infra.references.content import References
 from infra.synthetic.crds_cache import write_mappings
+from infra.synthetic.reference_files import write_guider
 from tasks.charge_migration import charge_migration
 from tasks.dark_current import dark_current
 from tasks.dq_init import dq_init
+from tasks.flat_field import flat_field
 from tasks.gain_scale import gain_scale
 from tasks.group_scale import group_scale
+from tasks.guider_cds import guider_cds
 from tasks.ipc import ipc
 from tasks.jump import jump
 from tasks.linearity import linearity
@@ -135,6 +140,23 @@ def test_every_step_agrees_with_the_official_pipeline(made, case):
             continue
         theirs = np.load(folder / f"{case}_{step}.npz")
         compare_ramps(product, theirs, step)
+
+
+def test_the_real_acquisition_exposure_agrees_with_the_official_pipeline(peer, shared, tmp_path):
+    raw = next((shared / "real" / "uncal").glob("*_gs-acq1_*_uncal.fits"))
+    rules = write_guider(tmp_path / "references", np.random.default_rng(12))
+    write_mappings(tmp_path / "crds", {"FGS": []})
+    files = {rule.reftype: str(tmp_path / "references" / rule.filename) for rule in rules}
+    job = {"name": "acq1", "model": "GuiderRawModel", "exposure": str(raw), "references": files, "options": {}}
+    (tmp_path / "jobs.json").write_text(json.dumps([job | {"steps": ["dq_init", "guider_cds", "flat_field"]}]))
+    run_peer(peer, tmp_path / "jobs.json")
+    guider = read_guider(raw)
+    for task in (dq_init, guider_cds, flat_field):
+        guider = task.fn(guider, References(files, "jwst_0001.pmap"), STEPS[task.name].options())
+    theirs = np.load(tmp_path / "acq1_flat_field.npz")
+    np.testing.assert_array_equal(guider.data, theirs["data"])
+    np.testing.assert_array_equal(guider.dq, theirs["dq"])
+    np.testing.assert_allclose(guider.err, theirs["err"], rtol=1e-6)
 
 
 def compare_ramps(ramp, theirs, step):
