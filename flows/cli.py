@@ -117,10 +117,10 @@ def demo(
     verbose: Verbose = False,
 ) -> int:
     """Simulate a NIRISS WFSS program, calibrate it from raw ramps to spectra, and show the result in report.html."""
-    from flows.demo import run_demo
-
     folder = Path(out).resolve()
     _start(str(folder / "program" / "crds"), verbose, out)
+    from flows.demo import run_demo
+
     return run_demo(folder, size, seed, workers or os.cpu_count() or 1, console)
 
 

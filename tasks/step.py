@@ -164,7 +164,7 @@ def record(
     if not hasattr(product, "recipe"):
         return product
     cards = {} if info.keyword is None else {info.keyword: status}
-    entry: dict[str, Any] = {"status": status}
+    entry: dict[str, Any] = {"number": len(product.recipe) + 1, "status": status}
     if reason:
         entry["reason"] = reason
     if options:

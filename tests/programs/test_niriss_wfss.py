@@ -30,7 +30,7 @@ def test_every_product_of_the_program_is_there(demo_run):
         suffix: len(list(demo_run.products.glob(f"*_{suffix}"))) for suffix in ("rate.fits", "crf.fits", "cat.ecsv")
     }
     assert counts == {"rate.fits": 8, "crf.fits": 4, "cat.ecsv": 1}
-    assert len(list(demo_run.products.glob("jw?????????????????????????_nis_cal.fits"))) == 8
+    assert len(list(demo_run.products.glob("*_nis_cal.fits"))) == 8
     assert len(list(demo_run.products.glob("*_c1d.fits"))) == 2
     run = json.loads((demo_run.products / "run.json").read_text())
     assert {node["state"] for node in run["nodes"]} == {"done"}

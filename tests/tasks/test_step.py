@@ -52,7 +52,7 @@ def test_the_options_of_the_run_reach_the_step(flat_field):
 def test_a_step_with_nothing_to_do_is_skipped_with_the_reason(flat_field):
     done = flat_field.fn(image(), NONE, FlatOptions(factor=101))
     assert done.header["S_FLAT"] == "SKIPPED"
-    assert done.recipe["flat_field"] == {"status": "SKIPPED", "reason": "too much"}
+    assert done.recipe["flat_field"] == {"number": 1, "status": "SKIPPED", "reason": "too much"}
     assert done.data[0, 0] == 1
 
 
