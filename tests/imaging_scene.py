@@ -212,19 +212,27 @@ def write_references(folder: Path, size: int = 160, seed: int = 3) -> References
         about | where | {"REFTYPE": "FLAT"},
         [*planes, fits.ImageHDU(flags, name="DQ"), definitions],
     )
-    area = {"REFTYPE": "AREA", "PIXAR_SR": PIXAR_SR, "PIXAR_A2": SCALE**2}
+    area = {"REFTYPE": "AREA", "DATAMODL": "PixelAreaModel", "PIXAR_SR": PIXAR_SR, "PIXAR_A2": SCALE**2}
     _save(folder / "area.fits", about | area, [fits.ImageHDU(np.ones((2048, 2048), np.float32), name="SCI")])
     table = np.array(
         [("CLEAR", "F150W", 0.2, 0.01), ("CLEAR", "F200W", PHOTMJSR, 0.01)],
         [("filter", "S12"), ("pupil", "S15"), ("photmjsr", "f4"), ("uncertainty", "f4")],
     )
-    _save(folder / "photom.fits", about | {"REFTYPE": "PHOTOM"}, [fits.BinTableHDU(table, name="PHOTOM")])
+    _save(
+        folder / "photom.fits",
+        about | {"REFTYPE": "PHOTOM", "DATAMODL": "NisImgPhotomModel"},
+        [fits.BinTableHDU(table, name="PHOTOM")],
+    )
     table = np.array(
         [("CLEAR", "F200W", *row, 8.0, 12.0) for row in ((0.3, 1.2, 3.3), (0.5, 1.8, 2.0), (0.7, 3.0, 1.43))],
         [("filter", "S12"), ("pupil", "S15"), ("eefraction", "f4"), ("radius", "f4"), ("apcorr", "f4"), ("skyin", "f4"),
          ("skyout", "f4")],
     )  # fmt: skip
-    _save(folder / "apcorr.fits", about | {"REFTYPE": "APCORR"}, [fits.BinTableHDU(table, name="APCORR")])
+    _save(
+        folder / "apcorr.fits",
+        about | {"REFTYPE": "APCORR", "DATAMODL": "NisImgApcorrModel"},
+        [fits.BinTableHDU(table, name="APCORR")],
+    )
     meta = {
         "telescope": "JWST", "author": "Calweave", "description": "for a test", "pedigree": "DUMMY",
         "useafter": "2020-01-01T00:00:00", "instrument": {"name": "NIRISS", "detector": "NIS"},
