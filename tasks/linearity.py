@@ -5,7 +5,7 @@ import logging
 import numpy as np
 
 from calibration import dq
-from calibration.ramps.linearity import flag_uncorrected, linearize, linearize_zeroframe
+from calibration.ramps.linearity import flag_uncorrected, linearize, linearize_averages, linearize_zeroframe
 from infra.products.ramp import Ramp
 from infra.references.content import References
 from tasks.step import NoOptions, StepSkipped, step
@@ -24,10 +24,17 @@ def linearity(ramp: Ramp, references: References, options: NoOptions) -> Ramp:
     zeroframe = ramp.zeroframe
     if zeroframe is not None:
         zeroframe = linearize_zeroframe(zeroframe, coefficients, reference_dq)
+    nframes = ramp.header.require("NFRAMES")
+    if nframes > 1 and references.has("linearity", "INV_COEFFS"):
+        inverse = references.array("linearity", "INV_COEFFS", subarray)
+        data = linearize_averages(ramp.data, ramp.groupdq, coefficients, inverse, reference_dq, nframes)
+        reference_dq = flag_uncorrected(inverse, reference_dq)
+    else:
+        data = linearize(ramp.data, ramp.groupdq, coefficients, reference_dq)
     left = np.count_nonzero(reference_dq & dq.PIXEL["NO_LIN_CORR"])
     log.info("linearity: polynomial of order %d, %d pixels left as they are", len(coefficients) - 1, left)
     return ramp.with_(
-        data=linearize(ramp.data, ramp.groupdq, coefficients, reference_dq),
+        data=data,
         pixeldq=ramp.pixeldq | reference_dq,
         zeroframe=zeroframe,
     )

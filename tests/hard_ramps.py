@@ -84,6 +84,7 @@ def make_exposure(folder: Path, exposure: Exposure) -> tuple[Ramp, References]:
     uncorrected = np.where(rng.random((ny, nx)) < 0.01, dq.PIXEL["NO_LIN_CORR"], np.uint32(0))
     inverse = np.zeros((4, ny, nx), np.float32)
     inverse[1], inverse[2] = 1, -1e-6
+    inverse[2][rng.random((ny, nx)) < 0.01] = np.nan
     step = FRAME_TIME * (exposure.dark_nframes + exposure.dark_groupgap)
     dark = (np.arange(1, exposure.dark_groups + 1)[:, None, None] * step * 0.02).astype(np.float32)
     dark = dark + rng.normal(0, 0.5, (exposure.dark_groups, ny, nx)).astype(np.float32)

@@ -58,6 +58,7 @@ EXPOSURES = (
     Exposure("three_groups", (2, 3, 24, 24), start=(1, 1), noutputs=1),
     Exposure("two_groups", (2, 2, 24, 24), start=(1, 1), noutputs=1),
     Exposure("one_group", (2, 1, 24, 24), start=(1, 1), noutputs=1),
+    Exposure("inverse", (2, 6, 24, 24), start=(1, 1), noutputs=1, nframes=4, groupgap=1, inverse=True),
     Exposure("divisor", (1, 4, 24, 24), start=(1, 1), noutputs=1, nframes=5, cards={"FRMDIVSR": 8}),
 )  # fmt: skip
 #: Variants of the chain: exposure, steps, options.
