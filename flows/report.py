@@ -5,7 +5,6 @@ head forbids the browser to try. What a product shows is read from the product, 
 that the files open.
 """
 
-import itertools
 import logging
 import math
 import re
@@ -19,10 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from flows.detector1 import NEAR_INFRARED
-from flows.guider import STEPS as GUIDER_STEPS
-from flows.image2 import ALL_STEPS as IMAGE2_STEPS
-from flows.image3 import ALL_STEPS as IMAGE3_STEPS
 from flows.report_plots import (
     Bar,
     Box,
@@ -57,13 +52,9 @@ from flows.report_products import (
     sky_offsets,
     true_spectrum,
 )
-from flows.spec2 import ALL_STEPS as SPEC2_STEPS
-from flows.spec3 import ALL_STEPS as SPEC3_STEPS
 from infra.products.header import Header, keywords
 from infra.products.names import base_of, stem_of, suffix_of
 from infra.storage.store import write_text
-from tasks.gain_scale import gain_scale
-from tasks.ramp_fit import ramp_fit
 
 log = logging.getLogger(__name__)
 
@@ -71,15 +62,6 @@ STAGES = ("detector1", "dark", "guider", "image2", "image3", "spec2", "spec3")  
 STAMP_RADIUS = 24  # [pixel of the mosaic]
 DRAWN_SPECTRA = 300  # more would make the page slow; the brightest are drawn
 MERGED_GRAPH = 40  # from so many products on, the graph shows groups first
-STAGE1 = (*NEAR_INFRARED, ramp_fit, gain_scale)
-#: The steps on the way to the products of a stage.
-PIPELINES = {
-    "guider": (GUIDER_STEPS,),
-    "image2": (STAGE1, IMAGE2_STEPS),
-    "image3": (STAGE1, IMAGE2_STEPS, IMAGE3_STEPS),
-    "spec2": (STAGE1, SPEC2_STEPS),
-    "spec3": (STAGE1, SPEC2_STEPS, SPEC3_STEPS),
-}
 TONES = 7  # colours of the style sheet
 
 
@@ -693,9 +675,8 @@ def _steps(entry: Entry) -> str:
         }
     if not steps:
         return "–"
-    order = _step_order(entry)
     items = ""
-    for name, what in sorted(steps.items(), key=lambda step: order.get(step[0], len(order))):
+    for name, what in steps.items():
         note = what.get("reason") or ", ".join(str(file) for file in what.get("references", {}))
         items += (
             f'<li class="{escape(str(what["status"]).lower())}"><b>{escape(name)}</b> {escape(str(what["status"]))}'
@@ -705,9 +686,3 @@ def _steps(entry: Entry) -> str:
     skipped = sum(what["status"] == "SKIPPED" for what in steps.values())
     summary = _count(len(steps), "step") + (f", {skipped} skipped" if skipped else "")
     return f'<details><summary>{summary}</summary><ul class="steps">{items}</ul></details>'
-
-
-def _step_order(entry: Entry) -> dict[str, int]:
-    """The place of each step on the way to a product: YAML keeps the recipe in the order of the alphabet."""
-    way = itertools.chain(*PIPELINES.get(entry.node["stage"], (STAGE1,)))
-    return {name: place for place, name in enumerate(dict.fromkeys(step.name for step in way))}
