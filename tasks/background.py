@@ -7,8 +7,9 @@ from pydantic import BaseModel, Field
 
 from calibration.images.background import average_background
 from calibration.images.wfss_background import TooFewFreePixels, mask_boxes, subtract_wfss_background
-from calibration.spectra.extract_2d import locate_traces, wavelength_ranges
+from calibration.spectra.extract_2d import known_orders, locate_traces, wavelength_ranges
 from calibration.spectra.sources import sources_of
+from calibration.wcs.grism import dispersion_of
 from infra.products.catalog import Catalog
 from infra.products.header import Header
 from infra.products.image import Image
@@ -76,33 +77,34 @@ def _subtract_slitless(
     if references.path("bkg") is None:
         raise StepSkipped("no BKG reference file matches this exposure")
     header, shape = image.header, image.data.shape
-    covered = np.zeros(shape, bool)
+    masks = [np.zeros(shape, bool)]
     if catalog is None:
         log.warning("background: there is no source catalog, the sky is scaled to all pixels")
     else:
-        pupil = header.require("PUPIL" if header.get("INSTRUME") == "NIRISS" else "FILTER")
-        ranges = wavelength_ranges(references.asdf("wavelengthrange"), pupil)
-        sources = sources_of(catalog.table, header.get("SCATFILE", "the source catalog"))
-        traces = locate_traces(image.wcs, sources, ranges, shape, faintest=options.wfss_mmag_extract)
-        covered = mask_boxes(shape, traces.xmin, traces.xmax, traces.ymin, traces.ymax)
+        # The light of all orders is no sky. Where the field is so crowded that this leaves too little, the orders that are
+        # extracted must do (the peer masks no others).
+        masks = [_mask(image, references, options, catalog, every) for every in (True, False)]
     sky = references.array("bkg", "SCI", header.subarray)
     sky_dq = references.dq("bkg", header.subarray) if references.has("bkg", "DQ") else np.zeros(shape, np.uint32)
-    try:
-        done = subtract_wfss_background(
-            image.data,
-            image.err,
-            image.dq,
-            sky,
-            sky_dq,
-            covered,
-            header.require("DISPAXIS"),
-            options.wfss_outlier_percent,
-            options.wfss_maxiter,
-            options.wfss_rms_stop,
-        )
-    except TooFewFreePixels as error:
-        log.warning("background: %s", error)
-        raise StepSkipped(str(error)) from None
+    for k, covered in enumerate(masks):
+        try:
+            done = subtract_wfss_background(
+                image.data,
+                image.err,
+                image.dq,
+                sky,
+                sky_dq,
+                covered,
+                header.require("DISPAXIS"),
+                options.wfss_outlier_percent,
+                options.wfss_maxiter,
+                options.wfss_rms_stop,
+            )
+            break
+        except TooFewFreePixels as error:
+            log.warning("background: %s", error)
+            if k + 1 == len(masks):
+                raise StepSkipped(str(error)) from None
     log.info(
         "background: the sky reference times %.5g, %.4g %s on average, from %.0f %% of the pixels",
         done.factor,
@@ -111,3 +113,17 @@ def _subtract_slitless(
         100 * done.free / image.data.size,
     )
     return image.with_(header=header.set(BKGD_SCL=done.factor), data=done.data, dq=done.dq)
+
+
+def _mask(
+    image: Image, references: References, options: BackgroundOptions, catalog: Catalog, every_order: bool
+) -> np.ndarray:
+    """(ny, nx) bool, True where the spectra of the sources are: in every order, or in those that are extracted."""
+    header = image.header
+    filter_ = header.require("PUPIL" if header.get("INSTRUME") == "NIRISS" else "FILTER")
+    ranges_of = references.asdf("wavelengthrange")
+    known = [order for order in known_orders(ranges_of, filter_) if order in dispersion_of(image.wcs).orders]
+    ranges = wavelength_ranges(ranges_of, filter_, known if every_order else None)
+    sources = sources_of(catalog.table, header.get("SCATFILE", "the source catalog"))
+    traces = locate_traces(image.wcs, sources, ranges, image.data.shape, faintest=options.wfss_mmag_extract)
+    return mask_boxes(image.data.shape, traces.xmin, traces.xmax, traces.ymin, traces.ymax)

@@ -88,6 +88,11 @@ def wavelength_ranges(
     return ranges
 
 
+def known_orders(reference: Mapping[str, Any], filter_: str) -> list[int]:
+    """All orders of a filter in the tree of a wavelengthrange reference, not only those to extract."""
+    return sorted({int(row[0]) for row in reference["wavelengthrange"] if row[1] == filter_})
+
+
 def locate_traces(
     wcs: WCS,
     sources: Sources,

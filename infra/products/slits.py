@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import asdf
 import numpy as np
 
 from infra.products.fits import Contents, Hdu, read_fits, write_fits
@@ -140,7 +141,11 @@ def read_slits(path: str | Path) -> SlitSet:
     ProductError
         If the file has no slits, or one of them lacks ERR or DQ, naming it.
     """
-    contents = read_fits(path)
+    # To check a tree of hundreds of WCS against its schemas takes longer than to read it; the classes that are made of it,
+    # when they are asked for, check what they are made of.
+    with asdf.config_context() as config:
+        config.validate_on_read = False
+        contents = read_fits(path)
     numbers = sorted(ver for extname, ver in contents.arrays if extname == "SCI")
     model = contents.header.get("DATAMODL")
     if model not in ("MultiSlitModel", "SlitModel") or (not numbers and model != "MultiSlitModel"):

@@ -285,3 +285,38 @@ def test_exposures_without_spectra_are_an_error(calibrated):
 
 def test_an_exposure_is_named_by_its_identifiers():
     assert group_id(header_of("GR150R", 2)) == "jw01234001001_02101_2"
+
+
+def with_sky(references, tmp_path, level=0.6):
+    """A grism image on a sky, and its references."""
+    image, catalog = exposure_of("GR150R", 1)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    sky = (1 + 0.2 * np.cos(x / 40) + 0.001 * y).astype(np.float32)
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(sky, name="SCI")]).writeto(tmp_path / "bkg.fits")
+    known = References({**references.files, "bkg": str(tmp_path / "bkg.fits")}, "test")
+    return image.with_(data=image.data + np.float32(level) * sky), catalog, known, image
+
+
+def test_the_sky_is_scaled_to_the_pixels_without_spectra(references, tmp_path):
+    image, catalog, known, clean = with_sky(references, tmp_path)
+    done = background.fn(image, known, BackgroundOptions(), (), catalog)
+    assert done.header["BKGD_SCL"] == pytest.approx(0.6, abs=0.001)
+    assert np.median(done.data - clean.data) == pytest.approx(0, abs=0.001)
+    assert done.header["R_BKG"] == "crds://bkg.fits"
+
+
+def test_without_a_catalog_all_pixels_count_as_sky(references, tmp_path, caplog):
+    image, _, known, _ = with_sky(references, tmp_path)
+    with caplog.at_level(logging.WARNING):
+        done = background.fn(image, known, BackgroundOptions(), (), None)
+    assert "background: there is no source catalog, the sky is scaled to all pixels" in caplog.messages
+    assert done.header["S_BKDSUB"] == "COMPLETE"
+
+
+def test_a_field_full_of_spectra_leaves_the_sky_in(references, tmp_path):
+    image, _, known, _ = with_sky(references, tmp_path)
+    crowd = Catalog(catalog_of([Place(k + 1, 3 * k, 200, half=90, extended=True) for k in range(85)], image.wcs))
+    done = background.fn(image, known, BackgroundOptions(), (), crowd)
+    assert done.header["S_BKDSUB"] == "SKIPPED"
+    assert "pixels are free of spectra" in done.recipe["bkg_subtract"]["reason"]
+    np.testing.assert_array_equal(done.data, image.data)

@@ -68,3 +68,14 @@ def test_other_shapes_are_refused():
 def test_boxes_may_reach_beyond_the_image():
     covered = mask_boxes((4, 5), np.array([-3, 4, -9]), np.array([0, 9, -2]), np.array([1, -2, 0]), np.array([2, 0, 3]))
     assert np.argwhere(covered).tolist() == [[0, 4], [1, 0], [2, 0]]
+
+
+def test_pixels_that_are_low_by_chance_do_not_pull_the_level_down():
+    rng = np.random.default_rng(8)
+    shape = (300, 300)
+    sky = np.ones(shape, np.float32)
+    data = rng.poisson(100, shape).astype(np.float32)
+    none = np.zeros(shape, np.uint32)
+    done = subtract_wfss_background(data, np.sqrt(data), none, sky, none, none > 0, axis=1)
+    # Weights of 1 / err^2 would give 99: one count less.
+    assert done.factor == pytest.approx(100, abs=4 * 10 / 300 + 0.1)
