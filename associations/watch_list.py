@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from associations.association import Association
+from associations.association import Association, Member
 
 #: The stage that makes a file, by its suffix; a ``cal`` or ``x1d`` comes from stage 2, of images or of spectra.
 _STAGE_OF_SUFFIX = {
@@ -42,12 +42,14 @@ class Needed:
 def watch_list(association: Association) -> tuple[Needed, ...]:
     """The files of an association, each once for each role, required ones first."""
     needed = dict.fromkeys(
-        Needed(member.expname, member.exptype, member.exptype in _REQUIRED, _stage(member.expname, association))
+        Needed(member.expname, member.exptype, member.exptype in _REQUIRED, _stage(member, association))
         for member in association.members
     )
     return tuple(sorted(needed, key=lambda file: not file.required))
 
 
-def _stage(name: str, association: Association) -> str:
-    stage = _STAGE_OF_SUFFIX.get(name.rpartition(".")[0].rpartition("_")[2], "unknown")
-    return _STAGE2.get(association.asn_type, "stage2") if stage == "stage2" else stage
+def _stage(member: Member, association: Association) -> str:
+    stage = _STAGE_OF_SUFFIX.get(member.expname.rpartition(".")[0].rpartition("_")[2], "unknown")
+    if stage != "stage2":
+        return stage
+    return "image2" if member.exptype == "target_acquisition" else _STAGE2.get(association.asn_type, "stage2")
