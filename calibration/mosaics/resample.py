@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from drizzle.resample import Drizzle
 
+from calibration.jit import kernel as compiled
+
 #: The noise components, in the order of the files.
 NOISES = ("var_rnoise", "var_poisson", "var_flat")
 
@@ -149,16 +151,10 @@ def drizzle(
         window = _window(exposure.pixmap, shape)
         if with_errors and window is not None:
             _add_variances(exposure, window, sums, weights, kernel, weight_type, common)
-    variances = {}
-    for name, summed in sums.items():
-        with np.errstate(divide="ignore", invalid="ignore"):
-            variances[name] = (summed / weights[name] / weights[name] / np.float32(scale_ratio**2)).astype(np.float32)
     err = np.full(shape, np.nan, np.float32)
     if with_errors:
-        planes = list(variances.values())
-        known = np.any([np.isfinite(plane) for plane in planes], axis=0)
-        err = np.where(known, np.sqrt(np.nansum(planes, axis=0)), np.float32(np.nan)).astype(np.float32)
-    return Mosaic(total.out_img, total.out_wht, total.out_ctx, variances, err)
+        _finish(*(sums[name] for name in NOISES), *(weights[name] for name in NOISES), scale_ratio**-2, err)
+    return Mosaic(total.out_img, total.out_wht, total.out_ctx, sums, err)
 
 
 def _window(pixmap: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice] | None:
@@ -183,19 +179,48 @@ def _add_variances(
 ) -> None:
     rows, columns = window
     shape = (rows.stop - rows.start, columns.stop - columns.start)
-    pixmap = exposure.pixmap - (columns.start, rows.start)
-    resampled = {}
+    origin = (columns.start, rows.start)
+    pixmap = exposure.pixmap if origin == (0, 0) else exposure.pixmap - origin
+    deviations = {}
     for name, variance in exposure.variances.items():
         one = Drizzle(kernel=kernel, fillval=np.nan, out_shape=shape, disable_ctx=True)
         one.add_image(np.sqrt(variance), pixmap=pixmap, **common)
-        resampled[name] = one.out_img**2
-    rnoise = resampled.get("var_rnoise")
-    if weight_type == "ivm" and rnoise is not None:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            weight = np.where(rnoise > 0, 1 / rnoise, 0).astype(np.float32)
-    else:
-        weight = np.full(shape, exposure.exptime, np.float32)
-    for name, variance in resampled.items():
-        good = (variance >= 0) & np.isfinite(variance) & (weight > 0)
-        sums[name][window] += np.where(good, variance * weight * weight, 0)
-        weights[name][window] += np.where(good, weight, 0)
+        deviations[name] = one.out_img
+    rnoise = deviations.get("var_rnoise") if weight_type == "ivm" else None
+    for name, deviation in deviations.items():
+        by = np.full(shape, exposure.exptime**-0.5, np.float32) if rnoise is None else rnoise
+        _accumulate(deviation, by, sums[name][window], weights[name][window])
+
+
+# y = row, x = column
+@compiled
+def _accumulate(deviation, by, total, weights):
+    """Add a variance with the weight 1 / ``by`` squared, where both are known."""
+    ny, nx = deviation.shape
+    for y in range(ny):
+        for x in range(nx):
+            reference = by[y, x] * by[y, x]
+            variance = deviation[y, x] * deviation[y, x]
+            if reference > 0 and variance >= 0:
+                weight = np.float32(1) / reference
+                total[y, x] += variance * weight * weight
+                weights[y, x] += weight
+
+
+@compiled
+def _finish(rnoise, poisson, flat, rnoise_weight, poisson_weight, flat_weight, scale, err):
+    """Turn sums into variances, in place, and fill in their root sum."""
+    ny, nx = err.shape
+    for y in range(ny):
+        for x in range(nx):
+            known = False
+            total = np.float32(0)
+            for noise, weight in ((rnoise, rnoise_weight), (poisson, poisson_weight), (flat, flat_weight)):
+                if weight[y, x] > 0:
+                    noise[y, x] = noise[y, x] / weight[y, x] / weight[y, x] * scale
+                    total += noise[y, x]
+                    known = True
+                else:
+                    noise[y, x] = np.nan
+            if known:
+                err[y, x] = np.sqrt(total)

@@ -1,6 +1,7 @@
 """Image2 and image3 give what the official pipeline (jwst 3.0.0, its defaults) gives on the same files.
 
-Tolerances are the bars of the imaging issue: cal 1e-5, WCS 1e-4 pixel, alignment 2 mas, outlier flags the same on 99.9 % of the pixels, i2d 1e-3
+Tolerances are the bars of the imaging issue: cal 1e-5, WCS 1e-4 pixel, alignment 2 mas,
+outlier flags the same on 99.9 % of the pixels, i2d 1e-3
 of the error given the same inputs, catalogs the same sources with fluxes within 0.5 %. Sky levels agree within a tenth of
 the sky noise: the two outlines of an overlap differ by a row of pixels, and the mode of so few pixels is as noisy as that.
 """
