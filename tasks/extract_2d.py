@@ -15,7 +15,7 @@ from infra.products.header import Header
 from infra.products.image import Image
 from infra.products.slits import Slit, SlitSet, split_header
 from infra.references.content import References
-from tasks.step import step
+from tasks.step import NothingToDo, step
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def extract_2d(image: Image, references: References, options: Extract2dOptions, 
     exposure = header.get("FILENAME", "the exposure")
     sources = sources_of(catalog.table, name)
     if not len(sources):
-        raise ValueError(
+        raise NothingToDo(
             f"{name} has no source with a position: there is nothing to extract from {exposure}; give a catalog of its "
             "field, or find fainter sources (source_catalog.snr_threshold)"
         )
@@ -71,14 +71,14 @@ def extract_2d(image: Image, references: References, options: Extract2dOptions, 
             )
     kept, common = split_header(header)
     common_cards = {key: common[key] for key in ("SPECSYS", "BUNIT") if key in common} | {"RADESYS": "ICRS"}
-    if traces.dispersion.velocity != 1:
+    if "VELOSYS" in header:
         common_cards["SPECSYS"] = "BARYCENT"
-    planes = [image.data, image.err, image.dq, image.var_poisson, image.var_rnoise, image.var_flat]
+    planes = {name: getattr(image, name) for name in ("data", "err", "dq", "var_poisson", "var_rnoise", "var_flat")}
     slits = []
     for k, wavelength in enumerate(cutout_wavelengths(traces)):
         x, y = int(traces.xmin[k]), int(traces.ymin[k])
         ny, nx = wavelength.shape
-        data, err, dq, *variances = (None if plane is None else plane[y : y + ny, x : x + nx] for plane in planes)
+        cutout = {name: None if plane is None else plane[y : y + ny, x : x + nx] for name, plane in planes.items()}
         s, order = int(traces.source[k]), int(traces.order[k])
         direct = float(traces.x0[k]), float(traces.y0[k])
         cards = {
@@ -100,18 +100,15 @@ def extract_2d(image: Image, references: References, options: Extract2dOptions, 
             cards["S_REGION"] = common["S_REGION"]
         slits.append(
             Slit(
-                Header(cards),
-                data,
-                err,
-                dq,
-                wavelength,
-                *variances,
+                header=Header(cards),
+                **cutout,
+                wavelength=wavelength,
                 extended=bool(sources.extended[s]),
                 make_wcs=functools.partial(slit_wcs, image.wcs, x, y, (ny, nx), direct, order),
             )
         )
     if not slits:
-        raise ValueError(
+        raise NothingToDo(
             f"none of the {len(sources)} sources of {name} has a spectrum on the detector in {exposure}: the catalog is of "
             "another field, or the magnitude limit leaves nothing (extract_2d.wfss_mmag_extract)"
         )

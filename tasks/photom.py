@@ -112,6 +112,8 @@ def row_of_order(
     """
     table = references.table("photom", "PHOTOM")
     of_order = np.flatnonzero(np.asarray(table["order"]) == order) if "order" in table.names else np.arange(len(table))
+    if not of_order.size:
+        return None
     found = find_photom_row(table[of_order], {"filter": header["FILTER"], "pupil": header["PUPIL"]})
     if found is None:
         return None

@@ -6,7 +6,7 @@ direct image says more about the noise there than about its size.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,8 @@ class Traces:
 
     def select(self, keep: np.ndarray) -> "Traces":
         """Those traces that a mask or an index array names."""
-        arrays = (self.source, self.order, self.x0, self.y0, self.xmin, self.xmax, self.ymin, self.ymax)
-        return Traces(*(array[keep] for array in arrays), axis=self.axis, dispersion=self.dispersion)
+        names = ("source", "order", "x0", "y0", "xmin", "xmax", "ymin", "ymax")
+        return replace(self, **{name: getattr(self, name)[keep] for name in names})
 
 
 def wavelength_ranges(
@@ -79,9 +79,9 @@ def wavelength_ranges(
     for order in orders:
         found = [row for row in reference["wavelengthrange"] if row[0] == order and row[1] == filter_]
         if not found:
-            known = sorted({int(row[0]) for row in reference["wavelengthrange"] if row[1] == filter_})
             raise ValueError(
-                f"the wavelengthrange reference has no order {order} for the filter {filter_}, only {known}; "
+                f"the wavelengthrange reference has no order {order} for the filter {filter_}, only "
+                f"{known_orders(reference, filter_)}; "
                 "choose among them with extract_orders"
             )
         ranges[order] = (float(found[0][2]), float(found[0][3]))
@@ -144,7 +144,7 @@ def locate_traces(
     per_corner = np.broadcast_to(ends[None, :, None, :], (n, m, 4, 2)).reshape(-1, 2)
     which = np.broadcast_to(order_index[None, :, None], (n, m, 4)).ravel()
     spread = [np.broadcast_to(c.reshape(n, 1, 4), (n, m, 4)).ravel() for c in (corner_x, corner_y)]
-    x, y = (values.reshape(n, m, 8) for values in place(dispersion, which, *spread, per_corner))
+    x, y = (values.reshape(n, m, 8) for values in place(dispersion, which, spread[0], spread[1], per_corner))
     xmin, xmax, ymin, ymax = np.nanmin(x, 2), np.nanmax(x, 2), np.nanmin(y, 2), np.nanmax(y, 2)
 
     if half_height is not None:
@@ -187,17 +187,12 @@ def clip_traces(traces: Traces, shape: tuple[int, int]) -> Traces:
         np.clip(traces.ymax, 0, ny) > np.clip(traces.ymin, 0, ny)
     )
     traces = traces.select(wide)
-    return Traces(
-        traces.source,
-        traces.order,
-        traces.x0,
-        traces.y0,
-        np.clip(traces.xmin, 0, nx - 1),
-        np.clip(traces.xmax, 0, nx - 1),
-        np.clip(traces.ymin, 0, ny - 1),
-        np.clip(traces.ymax, 0, ny - 1),
-        traces.axis,
-        traces.dispersion,
+    return replace(
+        traces,
+        xmin=np.clip(traces.xmin, 0, nx - 1),
+        xmax=np.clip(traces.xmax, 0, nx - 1),
+        ymin=np.clip(traces.ymin, 0, ny - 1),
+        ymax=np.clip(traces.ymax, 0, ny - 1),
     )
 
 

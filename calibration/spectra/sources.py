@@ -5,7 +5,6 @@ are no numbers. Magnitudes may be missing: such a source counts as the faintest.
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +113,7 @@ def _degrees(column: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(icrs.ra.deg, float), np.asarray(icrs.dec.deg, float)
 
 
-def _listed(numbers: Sequence[int]) -> str:
+def _listed(numbers: np.ndarray) -> str:
     """Up to ten numbers, and how many more."""
     shown = ", ".join(str(int(number)) for number in numbers[:10])
     return shown + (f" and {len(numbers) - 10} more" if len(numbers) > 10 else "")

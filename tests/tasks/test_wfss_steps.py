@@ -33,7 +33,7 @@ from tasks.extract_2d import Extract2dOptions, extract_2d
 from tasks.photom import PhotomOptions, photom
 from tasks.pixel_replace import PixelReplaceOptions, pixel_replace
 from tasks.srctype import srctype
-from tasks.step import NoOptions
+from tasks.step import NoOptions, NothingToDo, NothingToDo
 
 SIZE = 256
 PLACES = [
@@ -216,14 +216,14 @@ def test_only_the_sources_that_are_asked_for_are_extracted(references, caplog):
 def test_an_empty_catalog_stops_extract_2d_and_says_so(references):
     image, catalog = exposure_of("GR150R", 1)
     with pytest.raises(
-        ValueError, match=r"field_cat.ecsv has no source with a position: there is nothing to extract from jw0"
+        NothingToDo, match=r"field_cat.ecsv has no source with a position: there is nothing to extract from jw0"
     ):
         extract_2d.fn(image, references, Extract2dOptions(), Catalog(catalog.table[:0]))
 
 
 def test_a_catalog_of_another_field_stops_extract_2d_and_says_so(references):
     image, catalog = exposure_of("GR150R", 1)
-    with pytest.raises(ValueError, match=r"none of the 1 sources of field_cat.ecsv has a spectrum on the detector"):
+    with pytest.raises(NothingToDo, match=r"none of the 1 sources of field_cat.ecsv has a spectrum on the detector"):
         extract_2d.fn(image, references, Extract2dOptions(), Catalog(catalog.table[3:]))
 
 
@@ -281,6 +281,18 @@ def test_an_exposure_without_its_time_has_no_weight(calibrated, references):
 def test_exposures_without_spectra_are_an_error(calibrated):
     with pytest.raises(ValueError, match=r"there is no spectrum in jw01234001001_02101_00001_nis_rate.fits"):
         exp_to_source.fn((calibrated[0].with_(slits=()),), NONE, NoOptions())
+
+
+def test_spectra_of_an_order_without_sensitivity_stay_in_counts(references, caplog):
+    image, catalog = exposure_of("GR150R", 1)
+    slits = extract_2d.fn(image, references, Extract2dOptions(extract_orders=[1, 2]), catalog)
+    assert {slit.order for slit in slits.slits} == {1, 2}
+    with caplog.at_level(logging.WARNING):
+        done = photom.fn(slits, references, PhotomOptions())
+    assert {(slit.order, slit.header["BUNIT"]) for slit in done.slits} == {(1, "MJy/sr"), (2, "DN/s")}
+    assert "photom: the PHOTOM reference file has no row for order 2, its spectra stay in DN/s" in caplog.messages
+    tables = extract_1d.fn(done, references, Extract1dOptions()).tables
+    assert {table.cards["SPORDER"]: table.units["FLUX"] for table in tables} == {1: "Jy", 2: "DN/s"}
 
 
 def test_an_exposure_is_named_by_its_identifiers():
