@@ -33,7 +33,7 @@ from tasks.extract_2d import Extract2dOptions, extract_2d
 from tasks.photom import PhotomOptions, photom
 from tasks.pixel_replace import PixelReplaceOptions, pixel_replace
 from tasks.srctype import srctype
-from tasks.step import NoOptions, NothingToDo, NothingToDo
+from tasks.step import NoOptions, NothingToDo
 
 SIZE = 256
 PLACES = [
