@@ -209,9 +209,8 @@ def sky_pattern(shape: tuple[int, int], origin: tuple[int, int], axis: str) -> n
     -------
     (ny, nx) float64
     """
-    y, x = np.indices(shape, dtype=float)
-    x, y = x + origin[0], y + origin[1]
-    along, across = (x, y) if axis == "x" else (y, x)
+    x, y = np.arange(shape[1]) + float(origin[0]), np.arange(shape[0]) + float(origin[1])
+    along, across = (x[None, :], y[:, None]) if axis == "x" else (y[:, None], x[None, :])
     first = 1.0 / (1.0 + np.exp((along - 1850.0) / 18.0))  # order +1 of the light beyond the far edge is missing
     zeroth = 1.0 / (1.0 + np.exp(-(along - 205.0) / 9.0))  # order 0 of the light beyond the near edge is missing
     return (0.62 * first + 0.12 * zeroth + 0.26) * (1.0 + 4e-5 * (across - 1023.5) - 2e-5 * (along - 1023.5))

@@ -66,6 +66,17 @@ class Distortion:
         xx, xy, yx, yy = self.jacobian(x, y)
         return np.abs(xx * yy - xy * yx)
 
+    def pixel_area_map(self, shape: tuple[int, int], origin: tuple[int, int]) -> np.ndarray:
+        """Areas [arcsec^2] of all pixels of an array (ny, nx) that starts at full-frame column and row ``origin``."""
+        dx, dy = np.arange(shape[1]) + origin[0] - self.x_ref, np.arange(shape[0]) + origin[1] - self.y_ref
+        # On a grid a polynomial is a product of small matrices.
+        xx, xy, yx, yy = (
+            np.polynomial.polynomial.polygrid2d(dy, dx, np.polynomial.polynomial.polyder(coeffs, axis=axis).T)
+            for coeffs in (self.x_coeffs, self.y_coeffs)
+            for axis in (0, 1)
+        )
+        return np.abs(xx * yy - xy * yx)
+
     def to_v2v3(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """(V2, V3) [arcsec] of full-frame pixels."""
         xi, yi = self.ideal(x, y)
@@ -82,7 +93,7 @@ class Distortion:
         xi, yi = self.vparity * (d2 * cos - d3 * sin), d2 * sin + d3 * cos
         x = self.x_ref + xi / self.x_coeffs[1, 0]
         y = self.y_ref + yi / self.y_coeffs[0, 1]
-        for _ in range(6):
+        for _ in range(4):
             xx, xy, yx, yy = self.jacobian(x, y)
             at_x, at_y = self.ideal(x, y)
             rx, ry, det = xi - at_x, yi - at_y, xx * yy - xy * yx

@@ -215,8 +215,7 @@ def plan_exposures(readouts: dict[str, Readout], dithers: int, grism_dithers: in
 def light(exposure: Exposure, pointing: Pointing, detector: Detector, sources: tuple[Source, ...]) -> np.ndarray:
     """Electrons per second (ny, nx) float64 that the scene makes in each pixel of an exposure."""
     distortion = niriss.distortion(exposure.filter, exposure.pupil)
-    y, x = np.indices(detector.shape, dtype=float)
-    area = distortion.pixel_area(x + detector.origin[0], y + detector.origin[1])
+    area = distortion.pixel_area_map(detector.shape, detector.origin)
     area /= distortion.pixel_area(np.array(distortion.x_ref), np.array(distortion.y_ref))
     image = np.zeros(detector.shape)
     if exposure.exp_type == "NIS_IMAGE":

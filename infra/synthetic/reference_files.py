@@ -20,7 +20,7 @@ from calibration.simulate import niriss
 from calibration.simulate.detector import PINK_NOISE, Readout, bend
 from calibration.simulate.dispersion import sky_pattern
 from calibration.simulate.field import ARCSEC, Distortion
-from calibration.simulate.references import MEAN_GAIN, Detector, deconvolution_kernel
+from calibration.simulate.references import FULL_SIZE, MEAN_GAIN, Detector, deconvolution_kernel
 from calibration.simulate.scene import PSF
 from calibration.simulate.throughput import (
     GRISM_ORDERS,
@@ -71,9 +71,8 @@ class ReferenceWriter:
     @property
     def relative_area(self) -> np.ndarray:
         """Area of each pixel on the sky, in nominal areas."""
-        y, x = np.indices(self.detector.shape, dtype=float)
-        x, y = x + self.detector.origin[0], y + self.detector.origin[1]
-        return niriss.distortion("", "").pixel_area(x, y) * ARCSEC**2 / niriss.PIXEL_AREA
+        area = niriss.distortion("", "").pixel_area_map(self.detector.shape, self.detector.origin)
+        return area * ARCSEC**2 / niriss.PIXEL_AREA
 
 
 def write_niriss(writer: ReferenceWriter, readouts: dict[str, Readout]) -> list[Rule]:
@@ -241,12 +240,9 @@ def _write_images(writer: ReferenceWriter) -> list[Rule]:
     rules = [_flat(writer, writer.response * area, 1, "CLEAR", pupil)]
 
     photometry = {"pixelarea_steradians": niriss.PIXEL_AREA, "pixelarea_arcsecsq": niriss.PIXEL_AREA / ARCSEC**2}
-    # An AREA file does not say where it lies: it always covers the whole detector.
-    whole = np.ones((FULL_SIZE, FULL_SIZE), np.float32)
-    place = writer.area
-    top, left = place["ystart"] - 1, place["xstart"] - 1
-    whole[top : top + place["ysize"], left : left + place["xsize"]] = area
-    model = datamodels.PixelAreaModel(data=whole)
+    # An AREA file has no keywords of where it lies: it always covers the whole detector.
+    whole = niriss.distortion("", "").pixel_area_map((FULL_SIZE, FULL_SIZE), (0, 0)) * ARCSEC**2 / niriss.PIXEL_AREA
+    model = datamodels.PixelAreaModel(data=whole.astype(np.float32))
     meta = {**_common("area", "relative area of the pixels"), "photometry": photometry}
     filename = _save(model, meta, writer.folder, "jwst_niriss_area_0001.fits")
     rules.append(Rule("area", filename, {"META.EXPOSURE.TYPE": IMAGES}))

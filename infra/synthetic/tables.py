@@ -93,7 +93,7 @@ def line_table(sources: Sequence[Source]) -> Table:
 
 def spectrum_table(source: Source, passband: Passband) -> Table:
     """Flux density of a source, lines included, over the passband."""
-    wavelength = wavelengths(passband, step=0.00025)
+    wavelength = wavelengths(passband)
     return Table({"wavelength": wavelength * u.um, "flux": source.flux(wavelength) * u.Jy})
 
 

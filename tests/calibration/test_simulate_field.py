@@ -43,6 +43,12 @@ def test_the_area_of_a_pixel_is_the_area_of_its_outline_on_the_sky():
         assert DISTORTION.pixel_area(x, y) == pytest.approx(outline, rel=1e-5)
 
 
+def test_the_map_of_areas_holds_the_area_of_each_pixel():
+    y, x = np.indices((7, 5))
+    areas = DISTORTION.pixel_area_map((7, 5), (1500, 200))
+    np.testing.assert_allclose(areas, DISTORTION.pixel_area(x + 1500, y + 200), rtol=1e-12)
+
+
 def test_a_step_of_the_telescope_moves_the_sources_the_other_way():
     stepped = step_on_sky(DISTORTION, POINTING, 0.7, -0.4)
     x, y = np.array([300.0, 1000.0, 1900.0]), np.array([1800.0, 1000.0, 100.0])
