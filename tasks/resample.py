@@ -1,8 +1,9 @@
 """resample: one or several images onto one undistorted grid."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +27,11 @@ GOOD_BITS = int(~(dq.PIXEL["DO_NOT_USE"] | dq.PIXEL["NON_SCIENCE"]))
 
 _ARCSEC_TO_RAD = np.pi / 180 / 3600
 _POINTING_KEYWORDS = ("V2_REF", "V3_REF", "RA_REF", "DEC_REF", "ROLL_REF", "V3I_YANG", "VPARITY")
+_TIMES: tuple[tuple[Callable, tuple[str, ...]], ...] = (
+    (min, ("EXPSTART", "MJD-BEG", "TDB-BEG", "DATE-BEG")),
+    (mean, ("EXPMID", "MJD-AVG", "TDB-MID")),
+    (max, ("EXPEND", "MJD-END", "TDB-END", "DATE-END")),
+)
 _SUMMED = ("EFFEXPTM", "XPOSURE", "TMEASURE", "DURATION", "TELAPSE")
 
 
@@ -46,7 +52,7 @@ class ResampleOptions(BaseModel, frozen=True, extra="forbid"):
     rotation: float | None = Field(None, description="position angle of the columns [deg]; none: as the detector")
     pixel_scale_ratio: float = Field(1.0, gt=0, description="side of an output pixel over that of an input pixel")
     pixel_scale: float | None = Field(None, gt=0, description="side of an output pixel [arcsec]; beats the ratio")
-    blendheaders: bool = Field(True, description="sum the times of all exposures in the header of the mosaic")
+    blendheaders: bool = Field(True, description="put the times of all exposures into the header of the mosaic")
     enable_ctx: bool = Field(True, description="make the plane CON, which exposures went into each pixel")
     enable_err: bool = Field(True, description="make the plane ERR")
     report_var: bool = Field(True, description="write the planes of the variances")
@@ -176,10 +182,11 @@ def _blend(members: Sequence[Image], times: bool) -> Header:
             values = [header.get(key) for header in headers]
             if None not in values:
                 changes[key] = sum(values)
-        for key, choose in (("EXPSTART", min), ("EXPEND", max), ("DATE-BEG", min), ("DATE-END", max)):
-            values = [header[key] for header in headers if key in header]
-            if values:
-                changes[key] = choose(values)
+        for choose, keys in _TIMES:
+            for key in keys:
+                values = [header[key] for header in headers if key in header]
+                if values:
+                    changes[key] = choose(values)
     return first.set({key: value for key, value in changes.items() if key in known})
 
 
