@@ -16,7 +16,7 @@ from photutils.background import Background2D, MedianBackground
 from photutils.detection import DAOStarFinder, IRAFStarFinder
 from photutils.segmentation import SegmentationImage, SourceFinder
 from photutils.utils.exceptions import NoDetectionsWarning
-from scipy.ndimage import correlate1d
+from scipy.ndimage import correlate1d, zoom
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,28 @@ def estimate_sky(data: np.ndarray, uncovered: np.ndarray, box: int) -> Sky | Non
         warnings.simplefilter("ignore", AstropyUserWarning)
         for size, excluded in ((box, 10.0), (data.shape, 100.0)):
             try:
-                found = Background2D(data, size, exclude_percentile=excluded, **common)
-                return Sky(found.background, found.background_rms)
+                boxes = Background2D(data, size, exclude_percentile=excluded, **common)
+                level, noise = boxes.background_mesh, boxes.background_rms_mesh
+                return Sky(*(_enlarge(mesh, boxes.box_size, uncovered) for mesh in (level, noise)))
             except ValueError:
                 # No box of this size has enough pixels.
                 continue
     return None
+
+
+def _enlarge(mesh: np.ndarray, box: tuple[int, int], uncovered: np.ndarray) -> np.ndarray:
+    """The values of boxes, interpolated by cubic splines to all pixels; 0 where there is no coverage.
+
+    Splines are linear in the values and work along one axis after the other: two small matrices do what `ndimage.zoom`
+    (and photutils) takes half a second for.
+    """
+    along = [
+        zoom(np.eye(count), (size, 1), order=3, mode="reflect", grid_mode=True)[:length]
+        for count, size, length in zip(mesh.shape, box, uncovered.shape, strict=True)
+    ]
+    image = (along[0] @ mesh @ along[1].T).clip(mesh.min(), mesh.max())
+    image[uncovered] = 0
+    return image
 
 
 def smooth(data: np.ndarray, fwhm: float, invalid: np.ndarray) -> np.ndarray:

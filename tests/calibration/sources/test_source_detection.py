@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from astropy.convolution import Gaussian2DKernel, convolve
-from astropy.stats import gaussian_fwhm_to_sigma
+from astropy.stats import SigmaClip, gaussian_fwhm_to_sigma
+from photutils.background import Background2D, MedianBackground
 
 from calibration.sources.detect import estimate_sky, find_segments, find_stars, smooth
 
@@ -24,6 +25,24 @@ def test_the_background_and_its_noise_are_found_under_sources():
     sky = estimate_sky(field(np.random.default_rng(1)), NOWHERE, 50)
     assert np.median(sky.level) == pytest.approx(1.0, abs=0.005)
     assert np.median(sky.noise) == pytest.approx(0.02, rel=0.1)
+
+
+def test_the_background_agrees_with_photutils():
+    data = (field(np.random.default_rng(4)) + np.linspace(0, 1, SHAPE[1])).astype(np.float32)
+    uncovered = NOWHERE.copy()
+    uncovered[:, :7] = True
+    expected = Background2D(
+        data,
+        30,
+        filter_size=(3, 3),
+        coverage_mask=uncovered,
+        sigma_clip=SigmaClip(3.0),
+        bkg_estimator=MedianBackground(),
+    )
+    sky = estimate_sky(data, uncovered, 30)
+    # Theirs is interpolated in single precision.
+    np.testing.assert_allclose(sky.level, expected.background, rtol=2e-5)
+    np.testing.assert_allclose(sky.noise, expected.background_rms, rtol=2e-5)
 
 
 def test_an_image_without_data_has_no_background():
