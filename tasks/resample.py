@@ -52,7 +52,9 @@ class ResampleOptions(BaseModel, frozen=True, extra="forbid"):
     rotation: float | None = Field(None, description="position angle of the columns [deg]; none: as the detector")
     pixel_scale_ratio: float = Field(1.0, gt=0, description="side of an output pixel over that of an input pixel")
     pixel_scale: float | None = Field(None, gt=0, description="side of an output pixel [arcsec]; beats the ratio")
-    blendheaders: bool = Field(True, description="put the times of all exposures into the header of the mosaic")
+    blendheaders: bool = Field(
+        True, description="times of all exposures in the header of the mosaic, and a table of their headers (HDRTAB)"
+    )
     enable_ctx: bool = Field(True, description="make the plane CON, which exposures went into each pixel")
     enable_err: bool = Field(True, description="make the plane ERR")
     report_var: bool = Field(True, description="write the planes of the variances")
@@ -151,6 +153,7 @@ def resample(images: tuple[Image, ...] | Image, references: References, options:
         wht=mosaic.weight,
         con=mosaic.context,
         wcs=grid,
+        hdrtab=_header_table(members) if options.blendheaders and len(members) > 1 else None,
         recipe=members[0].recipe,
     )
 
@@ -188,6 +191,20 @@ def _blend(members: Sequence[Image], times: bool) -> Header:
                 if values:
                     changes[key] = choose(values)
     return first.set({key: value for key, value in changes.items() if key in known})
+
+
+def _header_table(members: Sequence[Image]) -> np.ndarray:
+    """The keywords that all images have, a row for each image; without the date of the file, which is of no exposure."""
+    columns = {}
+    for key in keywords():
+        values = [image.header.get(key) for image in members]
+        if key != "DATE" and None not in values:
+            column = np.array(values)
+            columns[key] = np.char.encode(column, "ascii") if column.dtype.kind == "U" else column
+    table = np.zeros(len(members), [(key, column.dtype) for key, column in columns.items()])
+    for key, column in columns.items():
+        table[key] = column
+    return table
 
 
 def _is_wcs(path: str) -> bool:

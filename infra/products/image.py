@@ -31,6 +31,8 @@ class Image:
     wcs : gwcs.WCS or None
     int_times : structured array or None
         Table INT_TIMES, of images per integration.
+    hdrtab : structured array or None
+        Table HDRTAB of a mosaic: the keywords of each image that went into it, a row each.
     recipe : mapping
         What the steps did: step -> status, options, references.
     """
@@ -47,6 +49,7 @@ class Image:
     con: np.ndarray | None = None
     wcs: Any = None
     int_times: np.ndarray | None = None
+    hdrtab: np.ndarray | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
     with_ = replace
@@ -75,6 +78,7 @@ _PLANES = {
     "var_rnoise": ("VAR_RNOISE", np.float32),
     "var_flat": ("VAR_FLAT", np.float32),
 }
+_TABLES = ("int_times", "hdrtab")
 
 
 def read_image(path: str | Path) -> Image:
@@ -91,9 +95,8 @@ def read_image(path: str | Path) -> Image:
         planes[field_name] = None if array is None else array.astype(dtype, copy=False)
     if planes["err"] is None:
         planes["err"] = np.full(data.shape, np.nan, np.float32)
-    return Image(
-        header=contents.header, wcs=contents.wcs, int_times=contents.get("INT_TIMES"), recipe=contents.recipe, **planes
-    )
+    tables = {field_name: contents.get(field_name.upper()) for field_name in _TABLES}
+    return Image(header=contents.header, wcs=contents.wcs, recipe=contents.recipe, **planes, **tables)
 
 
 def write_image(image: Image, path: str | Path) -> None:
@@ -105,8 +108,10 @@ def write_image(image: Image, path: str | Path) -> None:
             unit = image.header.get("BUNIT") if field_name == "err" else None
             cards = [("BUNIT", unit, "physical units of the error array values")] if unit else ()
             hdus.append(Hdu(extname, np.asarray(array, dtype), cards=cards))
-    if image.int_times is not None:
-        hdus.append(Hdu("INT_TIMES", image.int_times))
+    for field_name in _TABLES:
+        table = getattr(image, field_name)
+        if table is not None:
+            hdus.append(Hdu(field_name.upper(), table))
     write_fits(path, "ImageModel" if image.data.ndim == 2 else "CubeModel", image.header, hdus, _tree(image))
 
 

@@ -91,6 +91,8 @@ def test_the_mosaic_tells_what_it_is_made_of(mosaic):
     assert header["EFFEXPTM"] == 4 * 800
     assert header["EXPSTART"] == 60001.0
     assert header["EXPEND"] == 60004.9
+    assert mosaic.hdrtab["EXPSTART"].tolist() == [60001.0, 60002.0, 60003.0, 60004.0]
+    assert set(mosaic.hdrtab["INSTRUME"].tolist()) == {b"NIRISS"}
     assert "RA_REF" not in header
     assert header["CTYPE1"] == "RA---TAN"
     assert mosaic.con.shape == (1, *mosaic.data.shape)
