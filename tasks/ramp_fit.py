@@ -41,6 +41,7 @@ def ramp_fit(ramp: Ramp, references: References, options: RampFitOptions) -> tup
         ramp.average_dark_current,
         ramp.zeroframe,
         options.suppress_one_group,
+        drop_unused=ramp.header.get("INSTRUME") == "MIRI",
     )
     lost = np.count_nonzero(rate.dq & dq.PIXEL["DO_NOT_USE"])
     log.info("ramp_fit: median rate %.4g DN/s, %d pixels without", np.nanmedian(rate.data), lost)

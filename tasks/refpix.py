@@ -6,7 +6,13 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from calibration import dq
-from calibration.ramps.refpix import Readout, count_reference_pixels, subtract_reference_pixels
+from calibration.ramps.refpix import (
+    MIRI_SHAPE,
+    Readout,
+    count_reference_pixels,
+    subtract_mid_infrared_reference_pixels,
+    subtract_reference_pixels,
+)
 from infra.products.header import ProductError
 from infra.products.ramp import Ramp
 from infra.references.content import References
@@ -25,6 +31,7 @@ class RefpixOptions(BaseModel, frozen=True, extra="forbid"):
     use_side_ref_pixels: bool = Field(True, description="follow the drift from row to row with the side pixels")
     side_smoothing_length: int = Field(11, ge=1, le=2047, description="height of the running median [pixel]")
     side_gain: float = Field(1.0, description="factor on the signal of the side pixels")
+    odd_even_rows: bool = Field(True, description="even and odd rows of MIRI have a drift of their own")
     siglimit: float = Field(3.0, gt=0, description="clipping of the means of reference pixels [sigma]")
 
 
@@ -32,11 +39,18 @@ class RefpixOptions(BaseModel, frozen=True, extra="forbid"):
 def refpix(ramp: Ramp, references: References, options: RefpixOptions) -> Ramp:
     """Subtract the drift of the readout that the reference pixels see."""
     header = ramp.header
-    if "IRS2" in header.get("READPATT", "") or header.require("INSTRUME") == "MIRI":
+    if "IRS2" in header.get("READPATT", "") or "MSTR_RD1" in header:
+        kind = "multistripe" if "MSTR_RD1" in header else header["READPATT"]
         raise ProductError(
-            f"{header.get('FILENAME', 'the exposure')}: refpix cannot correct {header['INSTRUME']} data of the readout "
-            f"{header.get('READPATT')} yet; skip it with -p refpix.skip=true"
+            f"{header.get('FILENAME', 'the exposure')}: refpix cannot correct {kind} data yet; skip it with "
+            "-p refpix.skip=true"
         )
+    if header.require("INSTRUME") == "MIRI":
+        if ramp.data.shape[-2:] != MIRI_SHAPE:
+            raise StepSkipped("subarrays of MIRI are not corrected")
+        log.info("refpix: drift since the first group, by amplifier")
+        data = subtract_mid_infrared_reference_pixels(ramp.data, ramp.pixeldq, options.odd_even_rows, options.siglimit)
+        return ramp.with_(data=data)
     readout = Readout(header.subarray, *header.require("FASTAXIS", "SLOWAXIS"), header.require("NOUTPUTS"))
     pixeldq = ramp.pixeldq
     if header["INSTRUME"] == "NIRSPEC" and header.get("SUBARRAY") in EDGELESS:

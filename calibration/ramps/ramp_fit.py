@@ -84,6 +84,7 @@ def fit_ramps(
     dark_current: np.ndarray | None = None,
     zeroframe: np.ndarray | None = None,
     suppress_one_group: bool = True,
+    drop_unused: bool = False,
 ) -> tuple[Rates, Rates]:
     """Count rates of the exposure, and of each integration.
 
@@ -104,6 +105,9 @@ def fit_ramps(
         First frames [DN], 0 where unusable; used where a ramp has no good group and ``suppress_one_group`` is off.
     suppress_one_group : bool
         Whether a ramp of more than one group with only one good group has no rate.
+    drop_unused : bool
+        Whether groups that no pixel uses, at the start and the last one, are left out with their flags (MIRI). At least
+        one group is kept.
 
     Returns
     -------
@@ -124,20 +128,29 @@ def fit_ramps(
         raise ValueError(f"the exposure has no ramps: data has the shape {data.shape}; fetch it again from the archive")
     if not (timing.frame > 0 and timing.group > 0 and timing.nframes > 0):
         raise ValueError(f"frame time, group time and frames per group must be above 0, but are {timing}")
-    nints, ngroups, ny, nx = data.shape
+    nints, _, ny, nx = data.shape
+    start, stop = _used_groups(groupdq) if drop_unused else (0, data.shape[1])
+    ngroups = stop - start
     rate, rateints = _empty((ny, nx)), _empty((nints, ny, nx))
     no_gain = ~(gain > 0)
     flags = np.where(no_gain, pixeldq | _P_NO_GAIN | _P_DO_NOT_USE, pixeldq)
     dark = np.zeros((ny, nx), np.float32) if dark_current is None else dark_current.astype(np.float32, copy=False)
     first_frames = np.zeros((0, ny, nx), np.float32) if zeroframe is None else zeroframe
     _fit(
-        data, groupdq, flags, gain, readnoise, dark, first_frames,
+        start, ngroups, data, groupdq, flags, gain, readnoise, dark, first_frames,
         timing.frame, timing.group, timing.first_group, 1 / np.sqrt(2.0 * timing.nframes),
         suppress_one_group and ngroups > 1, _coefficients(ngroups),
         rate.data, rate.err, rate.dq, rate.var_poisson, rate.var_rnoise,
         rateints.data, rateints.err, rateints.dq, rateints.var_poisson, rateints.var_rnoise,
     )  # fmt: skip
     return rate, rateints
+
+
+def _used_groups(groupdq: np.ndarray) -> tuple[int, int]:
+    unused = [bool((groupdq[:, g] & _DO_NOT_USE).all()) for g in (*range(groupdq.shape[1] - 1), -1)]
+    start = unused[:-1].index(False) if False in unused[:-1] else len(unused) - 1
+    stop = len(unused) - 1 if unused[-1] and len(unused) - start > 1 else len(unused)
+    return start, stop
 
 
 def _empty(shape: tuple[int, ...]) -> Rates:
@@ -230,12 +243,12 @@ def _sort_rows(rows, n, width):
 # i = integration, g = group, k = difference, y = row, x = column
 @kernel
 def _fit(
-    data, groupdq, pixeldq, gain, readnoise, dark, zeroframe,
+    skipped, ngroups, data, groupdq, pixeldq, gain, readnoise, dark, zeroframe,
     frame_time, group_time, first_time, group_noise, suppress, coefficients,
     data_out, err_out, dq_out, poisson_out, rnoise_out,
     idata_out, ierr_out, idq_out, ipoisson_out, irnoise_out,
 ):  # fmt: skip
-    nints, ngroups, ny, nx = data.shape
+    nints, _, ny, nx = data.shape
     ramp = np.empty((ngroups, nx), np.float32)
     flags = np.empty((ngroups, nx), np.uint8)
     differences = np.empty((max(1, ngroups - 1), nx), np.float32)
@@ -258,7 +271,7 @@ def _fit(
         # The median rate of each pixel, for the Poisson variance: the mean over integrations.
         median[:] = 0.0
         for i in range(nints):
-            _load(data, groupdq, i, y, ramp, flags)
+            _load(data, groupdq, i, y, skipped, ramp, flags)
             _count(flags, good, unflagged, together)
             if ngroups == 1:
                 for x in range(nx):
@@ -298,7 +311,7 @@ def _fit(
 
         for i in range(nints):
             if nints > 1:
-                _load(data, groupdq, i, y, ramp, flags)
+                _load(data, groupdq, i, y, skipped, ramp, flags)
                 _count(flags, good, unflagged, together)
             # Ramps without any flag: all in a row alike.
             if ngroups > 2:
@@ -421,15 +434,19 @@ def _fit(
 
 
 @kernel
-def _load(data, groupdq, i, y, ramp, flags):
+def _load(data, groupdq, i, y, skipped, ramp, flags):
     """One row of one integration; a sample that is not finite is flagged, and 0 so that it can be added."""
     ngroups, nx = ramp.shape
     for g in range(ngroups):
-        source, marks, row, out = data[i, g, y], groupdq[i, g, y], ramp[g], flags[g]
+        source, marks, row, out = data[i, skipped + g, y], groupdq[i, skipped + g, y], ramp[g], flags[g]
         for x in range(nx):
             finite = abs(source[x]) < np.inf
             row[x] = source[x] if finite else np.float32(0)
             out[x] = marks[x] if finite else marks[x] | _DO_NOT_USE
+    if skipped > 0:
+        # A jump since a group that is left out is none.
+        for x in range(nx):
+            flags[0, x] &= ~_JUMP
 
 
 @kernel

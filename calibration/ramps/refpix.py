@@ -6,7 +6,10 @@ then remains drifts slowly from row to row, and is followed by a running median 
 A small subarray is read by one amplifier, and what reference pixels it has give the offsets of its even and odd columns.
 
 "Rows" and "columns" here are those of the detector: a row is read fast. Files have the science orientation, which
-FASTAXIS and SLOWAXIS relate to it. Source: JWST pipeline documentation, "refpix".
+FASTAXIS and SLOWAXIS relate to it.
+
+A MIRI detector has its four amplifiers in turn along each row, and reference pixels left and right; their drift since the
+first group is followed for even and odd rows. Source: JWST pipeline documentation, "refpix".
 """
 
 from dataclasses import dataclass
@@ -21,6 +24,8 @@ from calibration.subarrays import Subarray
 DETECTOR_SIZE = 2048
 #: Rows and columns of reference pixels along each edge [pixel].
 EDGE = 4
+#: Rows and columns of a MIRI detector [pixel].
+MIRI_SHAPE = (1024, 1032)
 #: Columns that one amplifier reads [pixel].
 AMPLIFIER_WIDTH = 512
 
@@ -131,6 +136,51 @@ def subtract_reference_pixels(
                 _subtract(data[i, g], fast, zero_x, zero_y.astype(np.float64), slow, corrected[i, g])
             else:
                 _subtract(data[i, g], zero_y, fast, slow, zero_x.astype(np.float64), corrected[i, g])
+    return corrected
+
+
+def subtract_mid_infrared_reference_pixels(
+    data: np.ndarray, pixeldq: np.ndarray, odd_even_rows: bool = True, clip: float = 3.0
+) -> np.ndarray:
+    """MIRI full-frame ramps without the drift of the readout since the first group.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, 1024, 1032) float32
+        Ramp signal [DN].
+    pixeldq : (1024, 1032) uint32
+        A reference pixel with ``DO_NOT_USE`` is not used.
+    odd_even_rows : bool
+        Whether even and odd rows have a drift of their own.
+    clip : float
+        Clipping of the means [sigma].
+
+    Returns
+    -------
+    (nints, ngroups, 1024, 1032) float32
+        From the first group on of which an amplifier has no reference pixels, as it was.
+    """
+    if data.shape[-2:] != MIRI_SHAPE or pixeldq.shape != MIRI_SHAPE:
+        raise ValueError(
+            f"data and pixeldq must be of the whole detector, {MIRI_SHAPE}, but have the shapes {data.shape} and "
+            f"{pixeldq.shape}"
+        )
+    corrected = data.copy()
+    good = (pixeldq & dq.PIXEL["DO_NOT_USE"]) == 0
+    parts = [slice(start, None, 2) for start in (0, 1)] if odd_even_rows else [slice(None)]
+    for i in range(data.shape[0]):
+        for g in range(1, data.shape[1]):
+            drift = np.zeros((MIRI_SHAPE[0], EDGE), np.float32)
+            for rows in parts:
+                for amplifier in range(EDGE):
+                    sides = []
+                    for column in (amplifier, MIRI_SHAPE[1] - EDGE + amplifier):
+                        since = data[i, g, rows, column] - data[i, 0, rows, column]
+                        sides.append(_clipped_mean(since[good[rows, column]], clip))
+                    drift[rows, amplifier] = 0.5 * (sides[0] + sides[1])
+            if np.isnan(drift).any():
+                break
+            corrected[i, g] -= np.tile(drift, MIRI_SHAPE[1] // EDGE)
     return corrected
 
 

@@ -237,3 +237,21 @@ def test_no_integrations_are_an_error():
 def test_times_that_are_not_positive_are_an_error():
     with pytest.raises(ValueError, match="must be above 0"):
         fit(np.zeros((1, 4, 2, 2), np.float32), timing=Timing(0.0, 10.0, 1))
+
+
+def test_groups_that_no_pixel_uses_are_left_out_with_their_flags():
+    data = (np.arange(6) * 20.0).astype(np.float32).reshape(1, 6, 1, 1) * np.ones((1, 1, 1, 2), np.float32)
+    groupdq = np.zeros(data.shape, np.uint8)
+    groupdq[:, [0, -1]] = DO_NOT_USE
+    # This pixel saturates in the last group only, which nobody uses.
+    groupdq[0, -1, 0, 1] |= SATURATED
+    rates, _ = fit(data, groupdq, drop_unused=True)
+    np.testing.assert_allclose(rates.data, 2.0)
+    assert rates.dq.tolist() == [[0, 0]]
+    assert fit(data, groupdq)[0].dq.tolist() == [[0, dq.PIXEL["SATURATED"]]]
+
+
+def test_an_exposure_that_nobody_uses_has_no_rates():
+    rates, _ = fit(np.ones((2, 3, 1, 1), np.float32), np.full((2, 3, 1, 1), DO_NOT_USE, np.uint8), drop_unused=True)
+    assert np.isnan(rates.data.item())
+    assert rates.dq.item() == dq.PIXEL["DO_NOT_USE"]

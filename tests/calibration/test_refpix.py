@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from calibration import dq
-from calibration.ramps.refpix import Readout, _running_median, count_reference_pixels, subtract_reference_pixels
+from calibration.ramps.refpix import (
+    Readout,
+    _running_median,
+    count_reference_pixels,
+    subtract_mid_infrared_reference_pixels,
+    subtract_reference_pixels,
+)
 from calibration.subarrays import Subarray
 
 REFERENCE, DO_NOT_USE = dq.PIXEL["REFERENCE_PIXEL"], dq.PIXEL["DO_NOT_USE"]
@@ -104,3 +110,30 @@ def test_the_running_median_is_reflected_at_the_edge_of_the_detector():
 def test_axes_that_are_none_are_an_error():
     with pytest.raises(ValueError, match="FASTAXIS and SLOWAXIS"):
         Readout(Subarray(1, 1, 8, 8), 1, 1, 4)
+
+
+def test_the_drift_of_a_miri_amplifier_since_the_first_group_is_removed():
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:1024, :1032]
+    pixeldq = np.where((x < 4) | (x >= 1028), REFERENCE, np.uint32(0))
+    first = rng.integers(9000, 11_000, (1024, 1032))
+    drift = rng.normal(0, 30, (3, 2, 4))
+    data = np.stack([first + (drift[g][y % 2, x % 4] if g else 0) for g in range(3)])[None].astype(np.float32)
+    data[0, 1:, 500, 500] += 250
+    corrected = subtract_mid_infrared_reference_pixels(data, pixeldq)
+    expected = np.broadcast_to(first, data.shape).copy()
+    expected[0, 1:, 500, 500] += 250
+    np.testing.assert_allclose(corrected, expected, atol=2e-3)
+
+
+def test_miri_groups_without_reference_pixels_of_an_amplifier_stay_as_they_are():
+    pixeldq = np.zeros((1024, 1032), np.uint32)
+    pixeldq[:, 0] = DO_NOT_USE
+    data = np.ones((1, 2, 1024, 1032), np.float32)
+    data[0, 1] += 5
+    np.testing.assert_array_equal(subtract_mid_infrared_reference_pixels(data, pixeldq), data)
+
+
+def test_a_part_of_a_miri_detector_is_an_error():
+    with pytest.raises(ValueError, match="whole detector"):
+        subtract_mid_infrared_reference_pixels(np.zeros((1, 2, 8, 8), np.float32), np.zeros((8, 8), np.uint32))
