@@ -78,7 +78,8 @@ def run(
     """
     _start(crds, verbose, out)
     overrides = _overrides(parameters, parameter)
-    from flows.program import run_program
+    with console.status("starting"):
+        from flows.program import run_program
 
     return run_program(inputs, out, overrides, workers or os.cpu_count() or 1, truth, console)
 
@@ -95,16 +96,20 @@ def stage(
     crds: Crds = None,
     verbose: Verbose = False,
 ) -> int:
-    """Run one stage alone on each input: a product, or an association."""
+    """Run one stage alone on each input: a product, or an association. An input that fails does not stop the others."""
     _start(crds, verbose, out)
     overrides = _overrides(parameters, parameter)
-    from flows.program import STAGE_FLOWS
+    with console.status("starting"):
+        from flows.program import STAGE_FLOWS
 
-    code = DONE
+    codes = set()
     for url in inputs:
-        for made in STAGE_FLOWS[name](url, out, overrides):
-            print(made)
-    return code
+        try:
+            for made in STAGE_FLOWS[name](url, out, overrides):
+                print(made)
+        except Exception as error:
+            codes.add(_report_error(error, verbose))
+    return ERROR if ERROR in codes else NOTHING if NOTHING in codes else DONE
 
 
 @app.command(group=prepare)
@@ -119,7 +124,8 @@ def demo(
     """Simulate a NIRISS WFSS program, calibrate it from raw ramps to spectra, and show the result in report.html."""
     folder = Path(out).resolve()
     _start(str(folder / "program" / "crds"), verbose, out)
-    from flows.demo import run_demo
+    with console.status("starting"):
+        from flows.demo import run_demo
 
     return run_demo(folder, size, seed, workers or os.cpu_count() or 1, console)
 
@@ -233,8 +239,6 @@ def _overrides(file: Path | None, words: list[str]) -> dict[str, dict]:
 
 def main(words: list[str] | None = None) -> NoReturn:
     """Entry point of the command: errors of ours are one line on the terminal and exit code 1."""
-    from infra.errors import one_line
-
     words = sys.argv[1:] if words is None else words
     try:
         code = app(words, exit_on_error=True, print_error=True, result_action="return_value")
@@ -242,12 +246,19 @@ def main(words: list[str] | None = None) -> NoReturn:
         console.print("interrupted; what is complete stays")
         sys.exit(130)
     except Exception as error:
-        expected, message = one_line(error)
-        if not expected and {"-v", "--verbose"} & set(words):
-            raise
-        console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
-        sys.exit({"NothingToDo": NOTHING, "OptionError": USAGE}.get(type(error).__name__, ERROR))
+        sys.exit(_report_error(error, bool({"-v", "--verbose"} & set(words))))
     sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _report_error(error: Exception, verbose: bool) -> int:
+    """Print an error as one line (one that we did not foresee is raised again with ``verbose``); returns its exit code."""
+    from infra.errors import one_line
+
+    expected, message = one_line(error)
+    if not expected and verbose:
+        raise error
+    console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    return {"NothingToDo": NOTHING, "OptionError": USAGE}.get(type(error).__name__, ERROR)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,20 @@ from tasks.charge_migration import charge_migration
 from tasks.clean_flicker_noise import clean_flicker_noise
 from tasks.dark_current import dark_current
 from tasks.dq_init import dq_init
+from tasks.emicorr import emicorr
+from tasks.firstframe import firstframe
 from tasks.gain_scale import gain_scale
 from tasks.group_scale import group_scale
 from tasks.ipc import ipc
 from tasks.jump import jump
+from tasks.lastframe import lastframe
 from tasks.linearity import linearity
 from tasks.persistence import persistence
 from tasks.products import load
 from tasks.ramp_fit import ramp_fit
 from tasks.refpix import refpix
+from tasks.reset import reset
+from tasks.rscd import rscd
 from tasks.saturation import saturation
 from tasks.superbias import superbias
 
@@ -29,7 +34,11 @@ NEAR_INFRARED = (
     group_scale, dq_init, saturation, ipc, superbias, refpix, linearity, dark_current, charge_migration, jump,
     clean_flicker_noise, persistence,
 )  # fmt: skip
-NOT_FOR_TIME_SERIES = (ipc, persistence, charge_migration)
+MIRI = (
+    group_scale, dq_init, emicorr, saturation, ipc, firstframe, lastframe, reset, linearity, rscd, dark_current, refpix,
+    charge_migration, jump, clean_flicker_noise, persistence,
+)  # fmt: skip
+NOT_FOR_TIME_SERIES = (ipc, firstframe, lastframe, rscd, persistence, charge_migration)
 
 EXP_TYPES = frozenset(
     """FGS_IMAGE FGS_FOCUS FGS_SKYFLAT FGS_INTFLAT MIR_IMAGE MIR_LYOT MIR_4QPM MIR_TACQ MIR_TACONFIRM MIR_MRS
@@ -65,14 +74,10 @@ def steps_for(header: Header) -> tuple:
             + (f"; did you mean {near[0]}?" if near else "")
             + " Correct the header, or use the pipeline of its kind (`calweave stage --help`)"
         )
-    if instrument == "MIRI":
-        raise ProductError(
-            f"{header.get('FILENAME')}: expected an exposure of NIRCam, NIRISS, NIRSpec or FGS, but it is of MIRI, "
-            "whose stage 1 is not built yet; calibrate it with the official package meanwhile"
-        )
+    steps = MIRI if instrument == "MIRI" else NEAR_INFRARED
     if header.get("TSOVISIT", False) or exp_type in TSO_TYPES:
-        return tuple(step for step in NEAR_INFRARED if step not in NOT_FOR_TIME_SERIES)
-    return NEAR_INFRARED
+        return tuple(step for step in steps if step not in NOT_FOR_TIME_SERIES)
+    return steps
 
 
 def all_steps(header: Header) -> tuple:

@@ -35,6 +35,8 @@ def image3(association: str, output: str, overrides: Overrides | None = None) ->
             mosaic = resample(images, references, options)
             catalog, segmentation = source_catalog(mosaic, references, options)
             made.append(save(mosaic, output, f"{product.name}_i2d.fits", references, asn))
+            catalog_name = f"{product.name}_cat.ecsv"
+            segmentation = segmentation.with_(header=segmentation.header.set(SCATFILE=catalog_name))
             made.append(save(segmentation, output, f"{product.name}_segm.fits", references, asn))
-            made.append(save(catalog, output, f"{product.name}_cat.ecsv", references, asn))
+            made.append(save(catalog, output, catalog_name, references, asn))
     return made

@@ -47,6 +47,12 @@ def spec2(association: str, output: str, overrides: Overrides | None = None) -> 
             catalog = load(members["sourcecat"][0], read_catalog)
             references, options = prepare(image.header, ALL_STEPS, overrides, "spec2")
 
+            cards = {
+                "SCATFILE": members["sourcecat"],
+                "SEGMFILE": members["segmap"],
+                "DIRIMAGE": members["direct_image"],
+            }
+            image = image.with_(header=image.header.set({key: name_of(urls[0]) for key, urls in cards.items()}))
             image = assign_wcs(image, references, options)
             image = background(image, references, options, (), catalog)
             image = flat_field(image, references, options)

@@ -64,6 +64,14 @@ def test_a_missing_keyword(calweave, program, exposure, tmp_path, keyword):
     assert nothing_in(tmp_path / "out")
 
 
+def test_an_input_that_fails_does_not_stop_the_others(calweave, program, exposure, tmp_path):
+    (tmp_path / "a_uncal.fits").write_text("hello")
+    out = tmp_path / "out"
+    done = calweave("stage", "detector1", tmp_path / "a_uncal.fits", exposure, "--out", out, crds=program / "crds")
+    refuse(done, "a_uncal.fits")
+    assert [path.name for path in out.iterdir()] == [exposure.name.replace("uncal", "rate")]
+
+
 def test_an_unknown_exposure_type(calweave, program, exposure, tmp_path):
     fits.setval(exposure, "EXP_TYPE", value="NIS_IMAGES")
     done = calweave("stage", "detector1", exposure, "--out", tmp_path / "out", crds=program / "crds")
