@@ -73,8 +73,9 @@ def pointing_of(keywords: Mapping[str, Any]) -> Pointing:
             f"{keywords.get('FILENAME', 'the exposure')} does not say where the telescope pointed: missing "
             f"{', '.join(missing)}; fetch the exposure again from the archive, or add them to its SCI header"
         )
+    v2_ref, v3_ref, ra_ref, dec_ref, roll_ref = (float(keywords[name]) for name in names)
     va_scale = keywords.get("VA_SCALE")
-    return Pointing(*(float(keywords[name]) for name in names), 1.0 if va_scale is None else float(va_scale))
+    return Pointing(v2_ref, v3_ref, ra_ref, dec_ref, roll_ref, 1.0 if va_scale is None else float(va_scale))
 
 
 def v2v3_to_sky(pointing: Pointing) -> Model:
