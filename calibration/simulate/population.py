@@ -22,8 +22,8 @@ H_ALPHA, SULPHUR = 0.656461, 0.6730  # [um], vacuum; [S II] stands for both its 
 KINDS = ("lines", "star", "disk", "star", "lines", "disk", "star", "faint")
 
 #: Kind -> brightest and faintest AB magnitude of the continuum.
-MAGNITUDES = {"lines": (21.6, 23.0), "star": (19.6, 23.8), "disk": (20.8, 22.9), "faint": (25.2, 27.4)}
-SATURATING = 18.1  # AB magnitude of the first star, in fields of at least 1024 x 1024
+MAGNITUDES = {"lines": (21.6, 23.0), "star": (19.6, 23.8), "disk": (20.8, 22.9), "faint": (25.9, 27.4)}
+SATURATING = 18.6  # AB magnitude of the first star, in fields of at least 1024 x 1024
 #: Kind -> smallest and largest half-light radius [arcsec].
 RADII = {"lines": (0.05, 0.09), "star": (0.0, 0.0), "disk": (0.07, 0.17), "faint": (0.05, 0.10)}
 
