@@ -51,7 +51,8 @@ def refpix(ramp: Ramp, references: References, options: RefpixOptions) -> Ramp:
         log.info("refpix: drift since the first group, by amplifier")
         data = subtract_mid_infrared_reference_pixels(ramp.data, ramp.pixeldq, options.odd_even_rows, options.siglimit)
         return ramp.with_(data=data)
-    readout = Readout(header.subarray, *header.require("FASTAXIS", "SLOWAXIS"), header.require("NOUTPUTS"))
+    fastaxis, slowaxis, noutputs = header.require("FASTAXIS", "SLOWAXIS", "NOUTPUTS")
+    readout = Readout(header.subarray, fastaxis, slowaxis, noutputs)
     pixeldq = ramp.pixeldq
     if header["INSTRUME"] == "NIRSPEC" and header.get("SUBARRAY") in EDGELESS:
         pixeldq = pixeldq.copy()

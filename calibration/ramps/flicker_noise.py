@@ -137,18 +137,17 @@ def _background(
     image: np.ndarray, mask: np.ndarray, method: str, box_size: tuple[int, int] | None
 ) -> float | np.ndarray:
     if method == "median":
-        return np.float32(np.median(image[mask]))
+        return float(np.median(image[mask]))
     if method != "model":
         raise ValueError(f"the background must be median, model or none, but is {method!r}")
     from photutils.background import Background2D, MedianBackground
 
-    if box_size is None:
-        box_size = tuple(max(n for n in range(1, 33) if size % n == 0) for size in image.shape)
+    box = box_size or [max(n for n in range(1, 33) if size % n == 0) for size in image.shape]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyUserWarning)
         background = Background2D(
             image,
-            box_size,
+            box,
             filter_size=(5, 5),
             mask=~mask,
             sigma_clip=SigmaClip(sigma=CLIP, maxiters=5),
