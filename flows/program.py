@@ -16,10 +16,11 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectConcurrentFuture
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -308,7 +309,7 @@ def execute(
                 progress = True
             elif len(running) < slots and all(name in outcomes for name in node.needs):
                 del waiting[node.name]
-                future = make.submit(node, output, overrides)
+                future: PrefectConcurrentFuture = make.submit(node, output, overrides)  # type: ignore[assignment]
                 running[future.wrapped_future] = (node, future, time.monotonic(), _now())
         if not running:
             if waiting and not progress:
@@ -317,10 +318,10 @@ def execute(
         for done in wait(running, return_when=FIRST_COMPLETED).done:
             node, future, clock, started = running.pop(done)
             future.wait()
-            state = future.state
-            outcome = (
-                state.result(raise_on_failure=False) if state.is_completed() else Outcome("failed", error=state.message)
-            )
+            final = future.state
+            outcome = Outcome("failed", error=final.message)
+            if final.is_completed():
+                outcome = cast(Outcome, final.result())
             end(node, replace(outcome, started=started, seconds=time.monotonic() - clock))
     return outcomes
 
@@ -378,7 +379,7 @@ def run_program(
 ) -> int:
     """Run a program from the command line, with a progress bar and a summary; returns the exit code."""
     with _progress(console):
-        record = program.with_options(task_runner=ThreadPoolTaskRunner(max_workers=slots))(
+        record = program.with_options(task_runner=ThreadPoolTaskRunner(max_workers=slots))(  # type: ignore[arg-type]
             list(inputs), output, dict(overrides), slots, truth
         )
     return summarise(record, console)
