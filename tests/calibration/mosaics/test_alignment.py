@@ -96,3 +96,14 @@ def test_a_short_catalog_is_an_error():
 def test_a_tolerance_that_confuses_stars_is_an_error():
     with pytest.raises(ValueError, match="lower the tolerance"):
         Fit(tolerance=1.0, separation=1.0)
+
+
+@pytest.mark.parametrize("displaced", [(2.0, 0.0), (-1.2, 1.2)])
+def test_an_exposure_displaced_by_two_arcsec_is_brought_back(displaced):
+    # The search of the shift must reach as far, and stars be further apart than what is tolerated.
+    images = [stars(0), stars(1, (1.2, 0.7)), stars(2, (0.5, 0.5), displaced)]
+    found = align(images, Fit(tolerance=0.2, separation=0.4, searchrad=2.5))
+    assert found[2].status == "aligned"
+    assert error_of(found[2], images[2], pointing(0.5 + displaced[0], 0.5 + displaced[1])) < 1.5
+    assert found[2].shift == pytest.approx(np.hypot(*displaced), rel=0.01)
+    assert error_of(found[1], images[1], pointing(1.2, 0.7)) < 1.5
