@@ -1,16 +1,20 @@
 """A small NIRISS grism exposure for tests: optics with the numbers of the real ones, a catalog, and spectra drawn in."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import asdf
 import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
 from astropy.modeling.models import Mapping, Polynomial1D, Polynomial2D, Shift
 from astropy.table import QTable
 
 from calibration.wcs.grism import grism_wcs
 from calibration.wcs.imaging import imaging_wcs
 from calibration.wcs.pointing import Pointing
+from infra.references.content import References
 
 POINTING = Pointing(v2_ref=-290.1, v3_ref=-697.5, ra_ref=53.16, dec_ref=-27.79, roll_ref=40.0, va_scale=1.00002)
 VELOSYS = 12_345.0
@@ -139,3 +143,17 @@ def draw_spectra(wcs: object, size: int, places: list[Place], levels: list[tuple
             inside = (row >= 0) & (row < size) & (column >= 0) & (column < size)
             np.add.at(image, (row[inside], column[inside]) if vertical else (column[inside], row[inside]), part[inside])
     return image
+
+
+def write_references(folder: Path) -> References:
+    """The references of the steps from extract_2d on, written into a folder; no sky, pixel area or aperture correction."""
+    asdf.AsdfFile(WAVELENGTHRANGE).write_to(folder / "wavelengthrange.asdf")
+    dtype = [
+        ("filter", "S12"), ("pupil", "S15"), ("order", "i2"), ("photmjsr", "f4"), ("nelem", "i2"),
+        ("wavelength", "f4", (WAVES.size,)), ("relresponse", "f4", (WAVES.size,)),
+    ]  # fmt: skip
+    rows = np.array([(grism, "F200W", 1, FACTOR, WAVES.size, WAVES, RESPONSE) for grism in WHEEL], dtype)
+    primary = fits.PrimaryHDU(header=fits.Header({"PIXAR_SR": PIXEL_AREA, "PIXAR_A2": 0.0042}))
+    fits.HDUList([primary, fits.BinTableHDU(rows, name="PHOTOM")]).writeto(folder / "photom.fits")
+    files = {"wavelengthrange": str(folder / "wavelengthrange.asdf"), "photom": str(folder / "photom.fits")}
+    return References({**files, "area": None, "apcorr": None, "bkg": None}, "test")

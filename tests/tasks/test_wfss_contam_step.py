@@ -1,22 +1,17 @@
 """The light of a neighbour, in a cutout, is taken out of it."""
 
-import asdf
 import numpy as np
 import pytest
-from astropy.io import fits
 from wfss_scene import (
-    FACTOR,
     PIXEL_AREA,
     POINTING,
-    RESPONSE,
-    WAVELENGTHRANGE,
-    WAVES,
     Place,
     brightness,
     catalog_of,
     distortion,
     draw_spectra,
     wcs_of,
+    write_references,
 )
 
 from calibration.wcs.imaging import imaging_wcs
@@ -40,17 +35,7 @@ NONE = References({}, "none")
 
 @pytest.fixture(scope="module")
 def references(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("references")
-    asdf.AsdfFile(WAVELENGTHRANGE).write_to(folder / "wavelengthrange.asdf")
-    dtype = [
-        ("filter", "S12"), ("pupil", "S15"), ("order", "i2"), ("photmjsr", "f4"), ("nelem", "i2"),
-        ("wavelength", "f4", (WAVES.size,)), ("relresponse", "f4", (WAVES.size,)),
-    ]  # fmt: skip
-    rows = np.array([("GR150R", "F200W", 1, FACTOR, WAVES.size, WAVES, RESPONSE)], dtype)
-    primary = fits.PrimaryHDU(header=fits.Header({"PIXAR_SR": PIXEL_AREA, "PIXAR_A2": 0.0042}))
-    fits.HDUList([primary, fits.BinTableHDU(rows, name="PHOTOM")]).writeto(folder / "photom.fits")
-    files = {"wavelengthrange": str(folder / "wavelengthrange.asdf"), "photom": str(folder / "photom.fits")}
-    return References({**files, "area": None, "apcorr": None}, "test")
+    return write_references(tmp_path_factory.mktemp("references"))
 
 
 @pytest.fixture(scope="module")

@@ -2,22 +2,18 @@
 
 import logging
 
-import asdf
 import numpy as np
 import pytest
 from astropy.io import fits
 from wfss_scene import (
-    FACTOR,
     LINE,
     PIXEL_AREA,
-    RESPONSE,
-    WAVELENGTHRANGE,
-    WAVES,
     Place,
     brightness,
     catalog_of,
     draw_spectra,
     wcs_of,
+    write_references,
 )
 
 from calibration import dq as flags
@@ -48,17 +44,7 @@ NONE = References({}, "none")
 
 @pytest.fixture(scope="module")
 def references(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("references")
-    asdf.AsdfFile(WAVELENGTHRANGE).write_to(folder / "wavelengthrange.asdf")
-    dtype = [
-        ("filter", "S12"), ("pupil", "S15"), ("order", "i2"), ("photmjsr", "f4"), ("nelem", "i2"),
-        ("wavelength", "f4", (WAVES.size,)), ("relresponse", "f4", (WAVES.size,)),
-    ]  # fmt: skip
-    rows = np.array([(grism, "F200W", 1, FACTOR, WAVES.size, WAVES, RESPONSE) for grism in ("GR150R", "GR150C")], dtype)
-    primary = fits.PrimaryHDU(header=fits.Header({"PIXAR_SR": PIXEL_AREA, "PIXAR_A2": 0.0042}))
-    fits.HDUList([primary, fits.BinTableHDU(rows, name="PHOTOM")]).writeto(folder / "photom.fits")
-    files = {"wavelengthrange": str(folder / "wavelengthrange.asdf"), "photom": str(folder / "photom.fits")}
-    return References({**files, "area": None, "apcorr": None, "bkg": None}, "test")
+    return write_references(tmp_path_factory.mktemp("references"))
 
 
 def header_of(grism, exposure):
