@@ -1,0 +1,241 @@
+"""Interference that the readout of MIRI picks up: a wave of known frequency and shape, of unknown height and phase.
+
+The four amplifiers read at the same time, one read every 10 us, so that the wave is a pattern in the image whose phase
+runs on from row to row, group to group and integration to integration. Each pixel's ramp is a straight line and the wave
+at the phases of its reads: for a trial phase the height is a linear least-squares problem in which the lines drop out by
+projection. Reads are summed by phase first, so that a trial costs little, whatever the number of pixels.
+
+Source: JWST pipeline documentation, "emicorr", the joint algorithm. There, the phase of later integrations is rounded to
+the trial phases during the fit; here it is exact.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+
+from calibration.jit import kernel
+
+log = logging.getLogger(__name__)
+
+#: Duration of one clock of the readout [s].
+CLOCK = 10e-6
+#: Rows of the detector, and clocks that a row costs which is not read out.
+ROWS, SKIPPED_ROW = 1024, 7
+#: Phases that are tried.
+TRIALS = 500
+#: Samples of one period in the table from which the wave is read.
+SAMPLES = 8192
+#: Columns, of four pixels each, that do not take part: they lie beside the left reference pixels and are bad.
+BAD_COLUMNS = (1, 2)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Clocks [10 us] from row to row, and of the reset frame between integrations (0 where there is none)."""
+
+    row: int
+    reset: int
+
+    def frame(self, nrows: int) -> int:
+        """Clocks from group to group of a subarray of ``nrows`` rows."""
+        return nrows * self.row + (ROWS - nrows) * SKIPPED_ROW
+
+
+def read_phases(
+    shape: tuple[int, ...], clock: Clock, frequency: float, nsamples: int, integration: int, group: int, ngroups: int
+) -> np.ndarray:
+    """Phase (ny, nx / 4) of each read of a group, from 0 to 1; columns of four pixels are read at once.
+
+    Parameters
+    ----------
+    shape : (..., ny, nx)
+    clock : Clock
+    frequency : float
+        [Hz]
+    nsamples : int
+        Clocks per read: 1 in the fast mode, 9 in the slow mode.
+    integration, group : int
+        From 0.
+    ngroups : int
+        Groups per integration.
+    """
+    ny, nx = shape[-2:]
+    since = clock.frame(ny) * (integration * ngroups + group) + integration * clock.reset
+    times = since + np.arange(ny)[:, None] * clock.row + np.arange(nx // 4)[None, :] * nsamples
+    return (times * (CLOCK * frequency)) % 1
+
+
+def remove_interference(
+    data: np.ndarray,
+    pixeldq: np.ndarray,
+    wave: np.ndarray,
+    frequency: float,
+    clock: Clock,
+    nsamples: int = 1,
+    separately: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ramps without the wave.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32
+        Ramp signal [DN].
+    pixeldq : (ny, nx) uint32
+        A pixel with any flag takes no part in the fit.
+    wave : (n,) float
+        One period, as means over each n-th of it, of any height.
+    frequency : float
+        [Hz]
+    clock : Clock
+    nsamples : int
+        Clocks per read.
+    separately : bool
+        Whether height and phase are fitted for each integration by itself.
+
+    Returns
+    -------
+    corrected : (nints, ngroups, ny, nx) float32
+    heights : (nints,) float64
+        Of the wave in each integration, in units of ``wave``; 0 where it cannot be fitted.
+    """
+    nints, ngroups, ny, nx = data.shape
+    if ngroups < 3:
+        raise ValueError(f"interference can be told from a slope with 3 groups or more, but there are {ngroups}")
+    if pixeldq.shape != (ny, nx) or nx % 4:
+        raise ValueError(f"pixeldq must be (ny, nx) = {(ny, nx)} with nx a multiple of 4, but is {pixeldq.shape}")
+    table = _tabulate(wave)
+    per_clock = CLOCK * frequency
+    step, read = clock.frame(ny) * per_clock, nsamples * per_clock
+    gap = ngroups * step + clock.reset * per_clock
+    scatter = np.empty((nints, ny, nx), np.float32)
+    _scatter(data, scatter)
+    usable = (scatter < 2 * np.median(scatter)) & (pixeldq == 0)
+    for column in BAD_COLUMNS:
+        usable[:, :, 4 * column : 4 * column + 4] = False
+    sums = np.zeros((nints, wave.size, ngroups))
+    counts = np.zeros((nints, wave.size))
+    _sum_by_phase(data, usable, clock.row * per_clock, read, sums, counts)
+    groups = [slice(i, i + 1) for i in range(nints)] if separately else [slice(0, nints)]
+    heights, phases = np.zeros(nints), np.zeros(nints)
+    for part in groups:
+        heights[part], start = _fit(sums[part], counts[part], table, step, gap, part.start)
+        phases[part] = start + gap * np.arange(nints)[part]
+    corrected = np.empty_like(data)
+    _subtract(data, table, heights, phases % 1, step, clock.row * per_clock, read, corrected)
+    return corrected, heights
+
+
+def _tabulate(wave: np.ndarray) -> np.ndarray:
+    """``SAMPLES`` + 1 values of the wave from phase 0 to 1, by a periodic cubic spline through the middles of its bins."""
+    middles = (np.arange(wave.size + 1) + 0.5) / wave.size
+    spline = CubicSpline(middles, np.append(wave, wave[0]), bc_type="periodic")
+    return spline(np.linspace(0, 1, SAMPLES + 1))
+
+
+def _fit(
+    sums: np.ndarray, counts: np.ndarray, table: np.ndarray, step: float, gap: float, first: int
+) -> tuple[float, float]:
+    """Height, and phase at the start of the exposure, with which the ramps are straightest."""
+    # What is left of a ramp after the best line: the wave is compared with that.
+    ngroups = sums.shape[-1]
+    time = np.arange(ngroups) - 0.5 * (ngroups - 1)
+    bent = sums - sums.mean(axis=-1, keepdims=True) - (sums @ time)[..., None] * time / (time @ time)
+
+    def match(trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        both = np.empty((2, trials.size))
+        _match(bent, counts, table, trials, step, gap, first, both)
+        return both[0], both[1]
+
+    trials = np.arange(TRIALS) / TRIALS
+    product, norm = match(trials)
+    if not np.all(norm > 1e-8) or not np.isfinite(product).all():
+        log.warning("emicorr: the ramps do not tell the phase of the wave, which is left in them")
+        return 0.0, 0.0
+    gain = product**2 / norm
+    best = int(np.argmax(gain))
+    before, at, after = gain[best - 1], gain[best], gain[(best + 1) % TRIALS]
+    curvature = before - 2 * at + after
+    shift = 0.5 * (before - after) / curvature if curvature < 0 else 0.0
+    phase = np.array([(trials[best] + shift / TRIALS) % 1])
+    product, norm = match(phase)
+    return float(product[0] / norm[0]), float(phase[0])
+
+
+@kernel
+def _look_up(table, phase):
+    place = (phase - np.floor(phase)) * (table.size - 1)
+    k = min(int(place), table.size - 2)
+    return table[k] + (place - k) * (table[k + 1] - table[k])
+
+
+# i = integration, g = group, y = row, x = column, q = column of four pixels, b = bin of phase, t = trial phase
+@kernel
+def _scatter(data, scatter):
+    nints, ngroups, ny, nx = data.shape
+    total, square = np.empty(nx), np.empty(nx)
+    for i in range(nints):
+        for y in range(ny):
+            total[:] = 0.0
+            square[:] = 0.0
+            first = data[i, 0, y]
+            for g in range(ngroups):
+                row = data[i, g, y]
+                for x in range(nx):
+                    rise = np.float64(row[x]) - np.float64(first[x])
+                    total[x] += rise
+                    square[x] += rise * rise
+            for x in range(nx):
+                mean = total[x] / ngroups
+                scatter[i, y, x] = np.sqrt(max(square[x] / ngroups - mean * mean, 0.0))
+
+
+@kernel
+def _sum_by_phase(data, usable, row, read, sums, counts):
+    nints, ngroups, ny, nx = data.shape
+    nbins = counts.shape[1]
+    for i in range(nints):
+        for y in range(ny):
+            for g in range(ngroups):
+                for q in range(nx // 4):
+                    phase = y * row + q * read
+                    b = min(int((phase - np.floor(phase)) * nbins), nbins - 1)
+                    for x in range(4 * q, 4 * q + 4):
+                        if usable[i, y, x]:
+                            sums[i, b, g] += data[i, g, y, x]
+                            if g == 0:
+                                counts[i, b] += 1.0
+
+
+@kernel
+def _match(bent, counts, table, trials, step, gap, first, both):
+    nints, nbins, ngroups = bent.shape
+    spread = ngroups * (ngroups * ngroups - 1.0) / 12.0
+    for t in range(trials.size):
+        product, norm = 0.0, 0.0
+        for i in range(nints):
+            for b in range(nbins):
+                start = trials[t] + (b + 0.5) / nbins + (first + i) * gap
+                total, tilt, square = 0.0, 0.0, 0.0
+                for g in range(ngroups):
+                    z = _look_up(table, start + g * step)
+                    total += z
+                    tilt += z * (g - 0.5 * (ngroups - 1))
+                    square += z * z
+                    product += bent[i, b, g] * z
+                norm += counts[i, b] * (square - total * total / ngroups - tilt * tilt / spread)
+        both[0, t], both[1, t] = product, norm
+
+
+@kernel
+def _subtract(data, table, heights, phases, step, row, read, corrected):
+    nints, ngroups, ny, nx = data.shape
+    for i in range(nints):
+        for g in range(ngroups):
+            for y in range(ny):
+                start = phases[i] + g * step + y * row
+                for q in range(nx // 4):
+                    wave = heights[i] * _look_up(table, start + q * read)
+                    for x in range(4 * q, 4 * q + 4):
+                        corrected[i, g, y, x] = data[i, g, y, x] - wave
