@@ -147,7 +147,11 @@ def drizzle(
             "pixel_scale_ratio": scale_ratio,
             "in_units": "cps",
         }
-        total.add_image(exposure.data, pixmap=exposure.pixmap, **common)
+        pixmap = exposure.pixmap
+        if not np.isfinite(pixmap).any():
+            # An exposure that stands nowhere is put far outside: it still takes its bit of the context.
+            pixmap = np.indices(exposure.data.shape)[::-1].transpose(1, 2, 0) - 1e6
+        total.add_image(exposure.data, pixmap=pixmap, **common)
         window = _window(exposure.pixmap, shape)
         if with_errors and window is not None:
             _add_variances(exposure, window, sums, weights, kernel, weight_type, common)
@@ -159,6 +163,8 @@ def drizzle(
 
 def _window(pixmap: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice] | None:
     """The part of the mosaic that an exposure can reach; None if there is none."""
+    if not np.isfinite(pixmap).any():
+        return None
     low = np.nanmin(pixmap, axis=(0, 1)) - 3
     high = np.nanmax(pixmap, axis=(0, 1)) + 4
     if not np.isfinite([low, high]).all():

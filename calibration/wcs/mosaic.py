@@ -16,6 +16,9 @@ from scipy.spatial import ConvexHull
 from calibration.wcs.imaging import pixel_box, sample_map
 from calibration.wcs.pointing import detector_frame, world_frame
 
+#: A mosaic that is larger is taken for a mistake, unless its size is given.
+MAX_PIXELS = 2**29
+
 
 @dataclass(frozen=True)
 class Orientation:
@@ -86,7 +89,7 @@ def mosaic_wcs(
     Raises
     ------
     ValueError
-        If the mosaic would have less than two pixels along an axis.
+        If the mosaic would have less than two pixels along an axis, or more than `MAX_PIXELS` that nobody asked for.
     """
     parity = orientation.vparity
     turn = np.radians(
@@ -105,6 +108,12 @@ def mosaic_wcs(
     low, high = low + at, high + at
     if shape is None:
         nx, ny = (int(value + 0.5) for value in high)
+        if nx * ny > MAX_PIXELS:
+            raise ValueError(
+                f"the mosaic of all exposures would have {nx} x {ny} pixels; one of them probably points elsewhere: "
+                "check RA_REF and DEC_REF of each, or give the size (resample.output_shape) and the reference point "
+                "(resample.crval) that are meant"
+            )
         box = ((-0.5, nx - 0.5), (-0.5, ny - 0.5))
     else:
         ny, nx = shape

@@ -1,5 +1,7 @@
 """Drizzled mosaics: laws that every one must obey."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from imaging_scene import DITHERS, ROLL, SCALE, START, distortion, pointing
@@ -119,3 +121,13 @@ def test_weights_by_kind():
     np.testing.assert_array_equal(drizzle_weight(dq, good_bits, None, rnoise, 7.0), [[1, 0, 1]])
     np.testing.assert_array_equal(drizzle_weight(dq, good_bits, "ivm", None, 7.0), [[1, 0, 1]])
     assert not drizzle_weight(np.ones((2, 2), np.uint32), good_bits, "ivm", None, 7.0).any()
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_exposure_that_is_nowhere_adds_nothing():
+    target = grid()
+    (one,) = exposures([np.ones(SHAPE)], target)
+    lost = replace(one, pixmap=np.full_like(one.pixmap, np.nan))
+    mosaic = drizzle([lost, one], shape_of(target), 2)
+    assert set(np.unique(mosaic.context[0])) == {0, 2}
+    np.testing.assert_allclose(mosaic.data[mosaic.weight > 0], 1, rtol=1e-5)

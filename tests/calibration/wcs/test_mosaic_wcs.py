@@ -103,3 +103,9 @@ def test_the_hull_holds_all_corners():
     assert {tuple(corner) for corner in around} <= {tuple(corner) for corner in everything}
     assert around[:, 0].max() == everything[:, 0].max()
     assert around[:, 1].min() == everything[:, 1].min()
+
+
+def test_an_exposure_that_points_elsewhere_is_told_before_memory_runs_out():
+    astray = CORNERS[0] + [0.0, 20.0]
+    with pytest.raises(ValueError, match="one of them probably points elsewhere"):
+        mosaic_wcs([*CORNERS, astray], SCALE / 3600, ORIENTATION)
