@@ -77,7 +77,7 @@ def source_catalog(
             options.multithresh_mode,
         )
     table = measure_sources(
-        Plane(data, err, background, uncovered, mosaic.wcs),
+        Plane(data, err, background, uncovered, mosaic.wcs, _reference_pixel(mosaic)),
         found.map,
         found.smoothed,
         apertures,
@@ -101,6 +101,11 @@ def source_catalog(
     labels = np.zeros(data.shape, np.uint32) if found.map is None else found.map.data.astype(np.uint32)
     recipe = {**mosaic.recipe, "source_catalog": {"status": "COMPLETE", "options": options.model_dump(mode="json")}}
     return Catalog(table, recipe), Segmentation(header, labels, mosaic.wcs, mosaic.recipe)
+
+
+def _reference_pixel(mosaic: Image) -> tuple[float, float]:
+    ny, nx = mosaic.data.shape
+    return mosaic.header.get("CRPIX1", nx / 2 + 0.5) - 1, mosaic.header.get("CRPIX2", ny / 2 + 0.5) - 1
 
 
 def _apertures(header: Header, references: References, options: SourceCatalogOptions) -> Apertures:

@@ -28,13 +28,18 @@ from calibration.sources.photometry import (
 
 @dataclass(frozen=True)
 class Plane:
-    """An image to measure: ``data`` and ``err`` (ny, nx) [Jy per pixel], ``background`` of the same, ``mask``, WCS."""
+    """An image to measure.
+
+    ``data``, ``err`` and ``background`` (ny, nx) are in Jy per pixel; ``mask`` tells the pixels without data; position
+    angles are given where north is at the pixel ``reference`` (x, y), zero-based.
+    """
 
     data: np.ndarray
     err: np.ndarray
     background: np.ndarray
     mask: np.ndarray
     wcs: WCS
+    reference: tuple[float, float]
 
 
 def measure_sources(
@@ -134,7 +139,7 @@ def measure_sources(
     add("orientation", found["orientation"], "Angle from the x-axis to the major axis", ".6f", units.deg)
     add(
         "sky_orientation",
-        _on_sky(plane.wcs, found["orientation"]),
+        _on_sky(plane, found["orientation"]),
         "Position angle of the major axis",
         ".6f",
         units.deg,
@@ -209,10 +214,10 @@ def _to_sky(wcs: WCS, x: np.ndarray, y: np.ndarray) -> SkyCoord:
     return SkyCoord(ra, dec, unit="deg")
 
 
-def _on_sky(wcs: WCS, orientation: np.ndarray) -> np.ndarray:
-    """Position angles [deg] of directions in the image, by where north is at the reference pixel of the mosaic."""
-    x, y = (float(value) for value in wcs.forward_transform.crpix.value)
-    ra, dec = wcs(x, y, with_bounding_box=False)
-    north_x, north_y = wcs.invert(ra, dec + 1 / 3600, with_bounding_box=False)
+def _on_sky(plane: Plane, orientation: np.ndarray) -> np.ndarray:
+    """Position angles [deg] of directions in the image, by where north is at its reference pixel."""
+    x, y = plane.reference
+    ra, dec = plane.wcs(x, y, with_bounding_box=False)
+    north_x, north_y = plane.wcs.invert(ra, dec + 1 / 3600, with_bounding_box=False)
     north = np.degrees(np.arctan2(north_y - y, north_x - x))
     return (180 - north + orientation) % 360

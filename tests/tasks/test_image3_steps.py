@@ -8,6 +8,8 @@ from astropy.coordinates import SkyCoord
 from imaging_scene import PHOTMJSR, PIXAR_SR, make_scene, write_references
 
 from calibration import dq as bits
+from infra.products.image import read_image
+from infra.references.content import References
 from tasks.outlier_detection import OutlierDetectionOptions, outlier_detection
 from tasks.resample import ResampleOptions, resample
 from tasks.skymatch import SkymatchOptions, skymatch
@@ -230,3 +232,14 @@ def test_images_align_to_a_table_of_positions(scene, references, tmp_path):
     assert {image.recipe["alignment"]["status"] for image in images} == {"aligned"}
     with pytest.raises(FileNotFoundError, match="is no file"):
         tweakreg.fn(scene.images, references, options.model_copy(update={"abs_refcat": str(tmp_path / "no.ecsv")}))
+
+
+def test_a_star_is_found_in_a_real_nebula_when_the_background_may_follow_it(shared):
+    mosaic = read_image(shared / "real/products/jw01288015001_04101_00001_mirimage_i2d.fits")
+    nothing = References({"apcorr": None, "abvegaoffset": None}, "none")
+    whole, _ = source_catalog.fn(mosaic, nothing, SourceCatalogOptions())
+    assert len(whole.table) == 0, "the light of the nebula varies more than any source is bright"
+    table = source_catalog.fn(mosaic, nothing, SourceCatalogOptions(bkg_boxsize=15, npixels=10))[0].table
+    distance = np.hypot(table["xcentroid"] - 47.7, table["ycentroid"] - 23.8)
+    assert distance.min() < 1
+    assert np.isfinite(table["sky_centroid"].ra.deg).all()

@@ -114,7 +114,7 @@ OPTIONS = {"local_bkg_width": 0, "aperture_mask_method": "correct"}
 
 
 def measure(data, err=1e-4, background=0.0):
-    plane = Plane(data, np.full(SHAPE, err), np.full(SHAPE, background), np.zeros(SHAPE, bool), WCS)
+    plane = Plane(data, np.full(SHAPE, err), np.full(SHAPE, background), np.zeros(SHAPE, bool), WCS, (50.0, 40.0))
     found = find_segments(data - background, np.full(SHAPE, 10 * err), plane.mask, 2.0, 10)
     return measure_sources(plane, found.map, found.smoothed, APERTURES, 1.7, 2.0, (2.0, 1.8), OPTIONS)
 
