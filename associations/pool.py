@@ -121,6 +121,7 @@ def read_pool(text: str, name: str, delimiter: str = "|") -> Pool:
         filename = row["filename"]
         if filename is None:
             raise PoolError(f"{name}, line {number}, column filename: expected the name of a file, but it is empty")
+        filename = row["filename"] = PurePosixPath(filename).name or filename
         if not _is_candidate_list(row["asn_candidate"], f"{name}, line {number}, column asn_candidate"):
             unplanned.append(number)
         if filename in rows and rows[filename] != row:

@@ -124,6 +124,19 @@ def test_a_pool_of_a_store_is_that_of_the_local_files(tmp_path):
     assert read_text("memory://asn-commands/p.csv") == (tmp_path / "local.csv").read_text()
 
 
+def test_real_headers_make_a_pool_and_a_real_association_is_read(shared, tmp_path, capsys):
+    assert run("pool", *sorted((shared / "real" / "headers").glob("jw01075*")), "-o", tmp_path / "p.csv") == 0
+    rows = read_pool((tmp_path / "p.csv").read_text(), "p.csv").rows
+    assert {(row["exp_type"], row["pupil"], row["is_psf"], row["patt_num"]) for row in rows} == {
+        ("nrc_coron", "maskrnd", "t", "9")
+    }
+    assert run("generate", tmp_path / "p.csv", "-o", tmp_path / "out") == 0
+    made = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert made == [f"jw01075-o001_image2_0000{n}_asn.json" for n in (1, 2, 3, 4)]
+    assert run("show", shared / "real" / "asn") == 0
+    assert "jw01386022001_04101_00001_mirimage_calints.fits science" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [("--candidate", "c1001"), ("--set", "wizard=1"), ("--set", "is_psf")])
 def test_a_pool_refuses_what_it_does_not_know(tmp_path, words):
     with pytest.raises(OptionError):

@@ -100,6 +100,11 @@ def test_a_row_without_a_file_is_refused():
     assert "line 2, column filename" in refusal(pool_text(exposure(1, 1, filename="null")))
 
 
+def test_a_folder_in_the_name_of_a_file_is_left_out():
+    pool = read_pool(pool_text(exposure(1, 1, filename="/data/raw/jw01571001001_02101_00001_nis_uncal.fits")), "p.csv")
+    assert [a.products[0].members[0].expname[:8] for a in generate(pool)] == ["jw015710"] * 2
+
+
 def test_text_that_is_no_list_makes_the_exposure_a_member_of_no_candidate(caplog):
     pool = read_pool(pool_text(exposure(1, 1, asn_candidate="1000")), "p.csv")
     assert candidates_of(pool.rows[0]["asn_candidate"]) == ()
