@@ -13,6 +13,10 @@ from infra.products.ramp import Ramp
 from infra.references.content import References
 
 FRAME_TIME = 10.0  # [s]
+RSCD = np.array(
+    [("FULL", "FASTR1", 1, 2), ("GENERIC", "ANY", 2, 4)],
+    [("subarray", "S17"), ("readpatt", "S12"), ("group_skip1", "i4"), ("group_skip", "i4")],
+)
 
 
 @dataclass(frozen=True)
@@ -109,11 +113,22 @@ def make_exposure(folder: Path, exposure: Exposure) -> tuple[Ramp, References]:
         "readnoise": ({}, {"SCI": readnoise}),
         "ipc": ({}, {"SCI": np.array([[0, -0.005, 0], [-0.005, 1.02, -0.005], [0, -0.005, 0]], np.float32)}),
     }
+    if exposure.instrument == "MIRI":
+        del contents["superbias"]
+        anomaly = (30 * np.exp(-np.arange(4) / 2))[:, None, None] * rng.uniform(0.5, 1, (2, 1, ny, nx))
+        anomaly[:, :, rng.random((ny, nx)) < 0.01] = np.nan
+        unsure = np.where(rng.random((ny, nx)) < 0.01, dq.PIXEL["UNRELIABLE_BIAS"], np.uint32(0))
+        contents["reset"] = ({"NINTS": 2, "NGROUPS": 4}, {"SCI": anomaly.astype(np.float32), "DQ": unsure})
+        contents["rscd"] = ({}, {"RSCD_GROUP_SKIP": RSCD})
+        dark = np.stack([dark, 1.3 * dark]).astype(np.float32)
+        contents["dark"] = (about_dark, {"SCI": dark, "DQ": np.zeros((2, 1, ny, nx), np.uint32)})
     area = _area_cards(exposure)
     files = {
         reftype: _write_reference(folder / f"{exposure.name}_{reftype}.fits", reftype, exposure, area | cards, arrays)
         for reftype, (cards, arrays) in contents.items()
     }
+    if exposure.instrument == "MIRI":
+        files["superbias"] = None
     header = Header(
         {
             "FILENAME": f"{exposure.name}_uncal.fits", "TELESCOP": "JWST",
@@ -145,12 +160,14 @@ def _reference_pixels(exposure: Exposure) -> np.ndarray:
     ny, nx = exposure.shape[-2:]
     y, x = np.mgrid[:ny, :nx]
     x, y = x + exposure.start[0] - 1, y + exposure.start[1] - 1
+    if exposure.instrument == "MIRI":
+        return (x < 4) | (x >= 1028)
     return (x < 4) | (x >= 2044) | (y < 4) | (y >= 2044)
 
 
 def _area_cards(exposure: Exposure) -> dict[str, Any]:
     ny, nx = exposure.shape[-2:]
-    name = "FULL" if (ny, nx) == (2048, 2048) else "GENERIC"
+    name = "FULL" if (ny, nx) in ((2048, 2048), (1024, 1032)) else "GENERIC"
     return {
         "SUBARRAY": name, "SUBSTRT1": exposure.start[0], "SUBSTRT2": exposure.start[1], "SUBSIZE1": nx, "SUBSIZE2": ny
     }  # fmt: skip
@@ -167,6 +184,9 @@ def _write_reference(path: Path, reftype: str, exposure: Exposure, cards: dict, 
     primary.header.update({"FASTAXIS": exposure.axes[0], "SLOWAXIS": exposure.axes[1]})
     hdus = [primary]
     for name, array in arrays.items():
+        if array.dtype.names:
+            hdus.append(fits.BinTableHDU(array, name=name))
+            continue
         hdus.append(fits.ImageHDU(array.astype(np.uint32) if name == "DQ" else array, name=name))
         if name == "DQ":
             names = [mnemonic for mnemonic in dq.PIXEL]

@@ -12,16 +12,21 @@ import numpy as np
 from jwst.charge_migration import ChargeMigrationStep
 from jwst.dark_current import DarkCurrentStep
 from jwst.dq_init import DQInitStep
+from jwst.emicorr import EmiCorrStep
+from jwst.firstframe import FirstFrameStep
 from jwst.flatfield import FlatFieldStep
 from jwst.gain_scale import GainScaleStep
 from jwst.group_scale import GroupScaleStep
 from jwst.guider_cds import GuiderCdsStep
 from jwst.ipc import IPCStep
 from jwst.jump import JumpStep
+from jwst.lastframe import LastFrameStep
 from jwst.linearity import LinearityStep
 from jwst.persistence import PersistenceStep
 from jwst.ramp_fitting import RampFitStep
 from jwst.refpix import RefPixStep
+from jwst.reset import ResetStep
+from jwst.rscd import RscdStep
 from jwst.saturation import SaturationStep
 from jwst.superbias import SuperBiasStep
 from stdatamodels.jwst import datamodels
@@ -31,7 +36,8 @@ STEPS = {
     "flat_field": FlatFieldStep, "gain_scale": GainScaleStep, "group_scale": GroupScaleStep,
     "guider_cds": GuiderCdsStep, "ipc": IPCStep, "jump": JumpStep, "linearity": LinearityStep,
     "persistence": PersistenceStep, "ramp_fit": RampFitStep, "refpix": RefPixStep, "saturation": SaturationStep,
-    "superbias": SuperBiasStep,
+    "superbias": SuperBiasStep, "firstframe": FirstFrameStep, "lastframe": LastFrameStep, "reset": ResetStep,
+    "rscd": RscdStep, "emicorr": EmiCorrStep,
 }  # fmt: skip
 RATES = ("data", "err", "dq", "var_poisson", "var_rnoise")
 RAMPS = ("data", "pixeldq", "groupdq", "zeroframe")
@@ -43,7 +49,7 @@ def run(case: dict, folder: Path) -> None:
         step = STEPS[name](**case["options"].get(name, {}))
         step.skip = False
         for reftype in step.reference_file_types:
-            if reftype in case["references"]:
+            if case["references"].get(reftype):
                 setattr(step, f"override_{reftype}", case["references"][reftype])
         model = step.run(model) if not isinstance(model, tuple) else tuple(step.run(one) for one in model)
         for suffix, one in zip(("", "ints"), model if isinstance(model, tuple) else (model,), strict=False):
