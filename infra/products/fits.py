@@ -8,6 +8,7 @@ validate an array costs more than to write it.
 import gzip
 import io
 import logging
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -164,9 +165,24 @@ def _extend(header: fits.Header, cards: Sequence[tuple]) -> None:
 def _asdf_hdu(tree: Mapping[str, Any]) -> fits.BinTableHDU:
     buffer = io.BytesIO()
     asdf.AsdfFile(dict(tree)).write_to(buffer)
-    data = np.frombuffer(buffer.getbuffer(), np.uint8)[None, :]
+    data = np.frombuffer(_sort_extensions(buffer.getvalue()), np.uint8)[None, :]
     column = fits.Column(name="ASDF_METADATA", format=f"{data.shape[1]}B", array=data)
     return fits.BinTableHDU.from_columns([column], name="ASDF")
+
+
+_EXTENSIONS = re.compile(rb"(?<=\nhistory:\n  extensions:\n)(?:  [^\n]*\n)+")
+
+
+def _sort_extensions(content: bytes) -> bytes:
+    """An ASDF file with the extensions of its history sorted: the library lists them in the order of a set.
+
+    The length stays, and with it the places of the binary blocks.
+    """
+    found = _EXTENSIONS.search(content)
+    if found is None:
+        return content
+    entries = sorted(re.split(rb"^(?=  - )", found.group(), flags=re.MULTILINE))
+    return content[: found.start()] + b"".join(entries) + content[found.end() :]
 
 
 def read_fits(path: str | Path, skip: Sequence[str] = ()) -> Contents:

@@ -1,5 +1,8 @@
 import gzip
 import hashlib
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -63,6 +66,22 @@ def test_two_writes_differ_in_nothing_but_the_date(tmp_path):
             del hdulist[0].header["DATE"]
         digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
     assert digests[0] == digests[1]
+
+
+def test_the_extensions_in_a_file_come_in_one_order(tmp_path):
+    code = (
+        "import sys, numpy as np; from astropy.modeling import models; from astropy.time import Time; "
+        "from infra.products.fits import write_fits; from infra.products.header import Header; "
+        "write_fits(sys.argv[1], 'ImageModel', Header({}), [], "
+        "{'a': models.Shift(1), 'b': Time('2022-01-01'), 'c': np.arange(20)})"
+    )
+    trees = set()
+    for seed in ("1", "2", "3", "4"):
+        path = tmp_path / f"{seed}.fits"
+        subprocess.run([sys.executable, "-c", code, path], check=True, env={**os.environ, "PYTHONHASHSEED": seed})
+        trees.add(fits.getdata(path, "ASDF").tobytes())
+    assert len(trees) == 1
+    np.testing.assert_array_equal(read_fits(path).tree["c"], np.arange(20))
 
 
 def test_a_long_comment_is_cut_and_not_warned_about(tmp_path):
