@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.detector1 import NEAR_INFRARED, steps_for
+from flows.detector1 import steps_for
 from flows.stage import STAGE, Overrides, prepare, run_name, save
 from infra.monitoring import working_on
 from infra.products.header import Header
@@ -11,12 +11,11 @@ from infra.products.ramp import read_ramp
 from tasks.dark_current import dark_current
 from tasks.products import load
 
-UP_TO_DARK = NEAR_INFRARED[: NEAR_INFRARED.index(dark_current)]
-
 
 def dark_steps(header: Header) -> tuple:
     """The steps of a dark exposure, in order."""
-    return tuple(step for step in steps_for(header) if step in UP_TO_DARK)
+    steps = steps_for(header)
+    return steps[: steps.index(dark_current)]
 
 
 @flow(name="calwebb_dark", flow_run_name=run_name("dark"), **STAGE)
