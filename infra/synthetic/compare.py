@@ -20,6 +20,7 @@ MATCH_RADIUS = 0.15 * u.arcsec
 APERTURE = 3.0  # [pixel], radius within which the noise of a source is counted
 EMPTY = 20.0  # [pixel] from the next source, where a piece of sky is empty
 LINE_WINDOW = 0.03  # [um] on either side of a line
+LINE_REACH = 0.018  # [um] from its centre, where its light is counted
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,11 @@ def _compare_lines(products: Path, truth: Path, labels: dict[int, int]) -> Table
 def measure_line(
     wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray, expected: float
 ) -> tuple[float, float, float] | None:
-    """Centre [um], flux and its error [Jy um] of a Gaussian on a sloped continuum; None where there are too few points."""
+    """Centre [um], flux and its error [Jy um] of an emission line; None where there are too few points.
+
+    The centre is that of a Gaussian on a sloped continuum. The flux is what the spectrum has over that continuum: a line
+    of a real source is no Gaussian, and the fit would leave out its wings.
+    """
     near = np.isfinite(wavelength) & np.isfinite(flux) & (error > 0) & (np.abs(wavelength - expected) < LINE_WINDOW)
     if near.sum() < 8:
         return None
@@ -152,7 +157,10 @@ def measure_line(
     low = (-np.inf, expected - LINE_WINDOW, SPECTRAL_PIXEL / 2, -np.inf, -np.inf)
     high = (np.inf, expected + LINE_WINDOW, LINE_WINDOW, np.inf, np.inf)
     try:
-        best, covariance = curve_fit(model, x, y, start, sigma, absolute_sigma=True, bounds=(low, high))
+        best, _ = curve_fit(model, x, y, start, sigma, absolute_sigma=True, bounds=(low, high))
     except RuntimeError:  # the fit does not converge: there is no line to measure
         return None
-    return float(best[1]), float(best[0]), float(np.sqrt(covariance[0, 0]))
+    inside = np.abs(x - best[1]) < LINE_REACH
+    width = np.gradient(x)[inside]
+    over = (y - best[3] - best[4] * (x - expected))[inside]
+    return float(best[1]), float(np.sum(over * width)), float(np.sqrt(np.sum((sigma[inside] * width) ** 2)))
