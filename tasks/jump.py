@@ -5,7 +5,7 @@ import logging
 import numpy as np
 from pydantic import BaseModel, Field
 
-from calibration.ramps.jump import Aftermath, Detection, flag_bad_gain, flag_jumps
+from calibration.ramps.jump import Aftermath, Detection, count_usable_differences, flag_bad_gain, flag_jumps
 from infra.products.ramp import Ramp
 from infra.references.content import ReferenceNotFound, References
 from tasks.step import StepSkipped, step
@@ -37,7 +37,7 @@ class JumpOptions(BaseModel, frozen=True, extra="forbid"):
 @step("jump", references=("gain", "readnoise"), options=JumpOptions)
 def jump(ramp: Ramp, references: References, options: JumpOptions) -> Ramp:
     """Flag the groups that cosmic rays hit."""
-    nints, ngroups, ny, nx = ramp.data.shape
+    _, ngroups, ny, nx = ramp.data.shape
     if ngroups < 3:
         raise StepSkipped("jumps cannot be told with fewer than 3 groups")
     subarray = ramp.header.subarray
@@ -67,7 +67,8 @@ def jump(ramp: Ramp, references: References, options: JumpOptions) -> Ramp:
     groupdq, hits = flag_jumps(
         ramp.data, ramp.groupdq, gain, readnoise, ramp.header.require("NFRAMES"), detection, aftermaths
     )
+    differences = count_usable_differences(groupdq)
     # Hits per 1000 pixels and second: PRIMECRS.
-    rate = 1000 * hits / (group_time * nints * (ngroups - 1) * ny * nx)
-    log.info("jump: %d hits, %.3g per 1000 pixels and second", hits, rate)
+    rate = 1000 * hits / (group_time * differences * ny * nx) if differences > 0 else None
+    log.info("jump: %d hits in %d differences of groups", hits, differences)
     return ramp.with_(header=ramp.header.set(PRIMECRS=rate), groupdq=groupdq, pixeldq=flag_bad_gain(ramp.pixeldq, gain))

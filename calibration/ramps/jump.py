@@ -109,7 +109,7 @@ def flag_jumps(
             )
     nints, ngroups = data.shape[:2]
     flagged = groupdq.copy()
-    usable = ngroups - _count_lost_groups(groupdq)
+    usable = ngroups - _count_lost_groups(groupdq)[0]
     clip = nints >= detection.sigma_clip_integrations
     if usable < 3 and not clip:
         return flagged, 0
@@ -126,11 +126,22 @@ def flag_jumps(
     return flagged, int(hits)
 
 
+def count_usable_differences(groupdq: np.ndarray) -> int:
+    """How many differences of groups an exposure has, without the groups that no pixel uses.
+
+    Parameters
+    ----------
+    groupdq : (nints, ngroups, ny, nx) uint8
+    """
+    nints, ngroups = groupdq.shape[:2]
+    return int(nints * (ngroups - 1) - _count_lost_groups(groupdq)[1])
+
+
 @kernel
 def _count_lost_groups(groupdq):
-    # The most groups that one integration lost altogether.
+    # The most groups that one integration lost altogether, and those that all of them lost.
     nints, ngroups, ny, nx = groupdq.shape
-    most = 0
+    most, total = 0, 0
     for i in range(nints):
         lost = 0
         for g in range(ngroups):
@@ -144,7 +155,8 @@ def _count_lost_groups(groupdq):
                     break
             lost += all_lost
         most = max(most, lost)
-    return most
+        total += lost
+    return most, total
 
 
 @kernel

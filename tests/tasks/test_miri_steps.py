@@ -14,6 +14,7 @@ from infra.references.content import References
 from infra.synthetic.miri import MiriExposure, write_miri_exposure
 from tasks.emicorr import EmicorrOptions, emicorr
 from tasks.firstframe import FirstframeOptions, firstframe
+from tasks.jump import JumpOptions, jump
 from tasks.lastframe import lastframe
 from tasks.refpix import RefpixOptions, refpix
 from tasks.reset import reset
@@ -79,6 +80,17 @@ def test_the_error_is_the_scatter(made):
     pull = ((rate.data - exposure.rate) / rate.err)[good]
     assert 0.9 < 1.4826 * np.median(np.abs(pull - np.median(pull))) < 1.2
     assert rateints.data.shape == (3, 64, 72)
+
+
+def test_groups_that_no_pixel_uses_do_not_count_in_the_rate_of_hits(made):
+    ramp, references, _ = made
+    alone = JumpOptions(flag_4_neighbors=False)
+    done = jump.fn(lastframe.fn(ramp, references, NoOptions()), references, alone)
+    hits = np.count_nonzero(done.groupdq & dq.GROUP["JUMP_DET"])
+    assert hits > 50
+    # 20 groups have 19 differences, of which lastframe takes one.
+    seconds = 3 * 18 * ramp.header["TGROUP"]
+    assert done.header["PRIMECRS"] == pytest.approx(1000 * hits / (seconds * 64 * 72))
 
 
 def test_interference_is_removed(made):
