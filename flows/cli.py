@@ -41,7 +41,7 @@ Assignments = Annotated[
         name=["-p", "--parameter"],
         negative="",
         consume_multiple=False,
-        help="STEP.OPTION=VALUE, such as jump.rejection_threshold=5 or ipc.skip=false; may be given several times; "
+        help="STEP.OPTION=VALUE, such as jump.rejection_threshold=5 or ipc.skip=true; may be given several times; "
         "`calweave steps` lists them",
     ),
 ]

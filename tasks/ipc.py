@@ -1,4 +1,8 @@
-"""Undo the coupling between neighbouring pixels."""
+"""Undo the coupling between neighbouring pixels.
+
+On where there is a reference file, as in the official package; the observatory's own parameter reference of the pipeline
+(``pars-detector1pipeline``) switches it off for now, and is followed.
+"""
 
 import logging
 
@@ -10,7 +14,7 @@ from tasks.step import NoOptions, StepSkipped, step
 log = logging.getLogger(__name__)
 
 
-@step("ipc", references=("ipc",), default=False)
+@step("ipc", references=("ipc",))
 def ipc(ramp: Ramp, references: References, options: NoOptions) -> Ramp:
     """Undo the coupling between neighbouring pixels."""
     coupling = references.array("ipc", "SCI")
