@@ -4,7 +4,7 @@ import difflib
 
 from prefect import flow
 
-from flows.stage import STAGE, Overrides, prepare, run_name, save
+from flows.stage import STAGE, Overrides, prepare, run_name, runs, save
 from infra.monitoring import working_on
 from infra.products.header import Header, ProductError
 from infra.products.names import base_of, rename
@@ -87,13 +87,18 @@ def all_steps(header: Header) -> tuple:
 
 @flow(name="calwebb_detector1", flow_run_name=run_name("detector1"), **STAGE)
 def detector1(exposure: str, output: str, overrides: Overrides | None = None) -> list[str]:
-    """Calibrate the ramps of one ``_uncal`` exposure; returns the ``_rate`` (and ``_rateints``) that it wrote."""
+    """Calibrate the ramps of one ``_uncal`` exposure; returns the ``_rate`` (and ``_rateints``) that it wrote.
+
+    Without the slope fit (``ramp_fit.skip``) it writes the corrected ramps, ``_ramp``.
+    """
     with working_on(base_of(exposure)):
         ramp = load(exposure, read_ramp)
         steps = steps_for(ramp.header)
         references, options = prepare(ramp.header, all_steps(ramp.header), overrides, "detector1")
         for step in steps:
             ramp = step(ramp, references, options)
+        if not runs("ramp_fit", options):
+            return [save(ramp, output, rename(exposure, "ramp"), references)]
         rates = ramp_fit(ramp, references, options)
         made = []
         for rate, suffix in zip(rates, ("rate", "rateints"), strict=True):

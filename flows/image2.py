@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.stage import STAGE, Overrides, member_urls, open_association, prepare, run_name, save
+from flows.stage import STAGE, Overrides, member_urls, open_association, prepare, run_name, runs, save
 from infra.monitoring import working_on
 from infra.products.image import read_image
 from infra.products.names import suffix_of
@@ -38,7 +38,7 @@ def image2(association: str, output: str, overrides: Overrides | None = None) ->
             made.append(
                 save(image, output, f"{product.name}_{'calints' if integrations else 'cal'}.fits", references, asn)
             )
-            if not integrations:
+            if not integrations and runs("resample", options):
                 mosaic = resample((image,), references, options)
                 made.append(save(mosaic, output, f"{product.name}_i2d.fits", references, asn))
     return made

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.stage import STAGE, Overrides, candidate_name, member_urls, open_association, prepare, run_name, save
+from flows.stage import STAGE, Overrides, candidate_name, member_urls, open_association, prepare, run_name, runs, save
 from infra.monitoring import working_on
 from infra.products.image import read_image
 from infra.products.names import rename
@@ -32,9 +32,13 @@ def image3(association: str, output: str, overrides: Overrides | None = None) ->
             for image, url in zip(images, urls, strict=True):
                 name = candidate_name(rename(url, "crf"), asn)
                 made.append(save(image, output, name, references, asn))
+            if not runs("resample", options):
+                continue
             mosaic = resample(images, references, options)
-            catalog, segmentation = source_catalog(mosaic, references, options)
             made.append(save(mosaic, output, f"{product.name}_i2d.fits", references, asn))
+            if not runs("source_catalog", options):
+                continue
+            catalog, segmentation = source_catalog(mosaic, references, options)
             catalog_name = f"{product.name}_cat.ecsv"
             segmentation = segmentation.with_(header=segmentation.header.set(SCATFILE=catalog_name))
             made.append(save(segmentation, output, f"{product.name}_segm.fits", references, asn))

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.stage import STAGE, Overrides, member_urls, open_association, prepare, run_name, save
+from flows.stage import STAGE, Overrides, member_urls, open_association, prepare, run_name, runs, save
 from infra.monitoring import working_on
 from infra.products.catalog import read_catalog
 from infra.products.header import Header, ProductError
@@ -70,8 +70,9 @@ def spec2(association: str, output: str, overrides: Overrides | None = None) -> 
             slits = slits.with_(header=slits.header.set({key: name_of(urls[0]) for key, urls in cards.items()}))
             made.append(save(slits, output, f"{product.name}_cal.fits", references, asn))
 
-            spectra = extract_1d(slits, references, options)
-            made.append(save(spectra, output, f"{product.name}_x1d.fits", references, asn))
+            if runs("extract_1d", options):
+                spectra = extract_1d(slits, references, options)
+                made.append(save(spectra, output, f"{product.name}_x1d.fits", references, asn))
     return made
 
 

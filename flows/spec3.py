@@ -3,14 +3,16 @@
 from prefect import flow
 
 from flows.spec2 import require_wfss
-from flows.stage import STAGE, Overrides, member_urls, open_association, prepare, run_name, save
+from flows.stage import STAGE, Overrides, member_urls, open_association, prepare, run_name, runs, save
 from infra.monitoring import working_on
 from infra.products.slits import read_slits
 from tasks.combine_1d import combine_1d
 from tasks.exp_to_source import exp_to_source
 from tasks.extract_1d import extract_1d
+from tasks.options import OptionError
 from tasks.pixel_replace import pixel_replace
 from tasks.products import load
+from tasks.step import Options
 
 ALL_STEPS = (exp_to_source, pixel_replace, extract_1d, combine_1d)
 
@@ -26,10 +28,19 @@ def spec3(association: str, output: str, overrides: Overrides | None = None) -> 
             require_wfss(exposures[0].header)
             references, options = prepare(exposures[0].header, ALL_STEPS, overrides, "spec3")
 
+            require_steps(options)
             sources = exp_to_source(exposures, references, options)
             sources = pixel_replace(sources, references, options)
             spectra = extract_1d(sources, references, options)
             made.append(save(spectra, output, f"{product.name}_x1d.fits", references, asn))
-            combined = combine_1d(spectra, references, options)
-            made.append(save(combined, output, f"{product.name}_c1d.fits", references, asn))
+            if runs("combine_1d", options):
+                combined = combine_1d(spectra, references, options)
+                made.append(save(combined, output, f"{product.name}_c1d.fits", references, asn))
     return made
+
+
+def require_steps(options: Options) -> None:
+    """Nothing comes of spec3 without the steps that sort and extract: say so before the work."""
+    for name in ("exp_to_source", "extract_1d"):
+        if not runs(name, options):
+            raise OptionError(f"{name}.skip=true leaves spec3 nothing to make; leave the association out instead")

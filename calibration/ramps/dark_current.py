@@ -16,6 +16,13 @@ def is_dark_fine_enough(nframes: int, groupgap: int, dark_nframes: int, dark_gro
     return dark_nframes <= nframes and dark_groupgap <= groupgap
 
 
+def groups_needed(ngroups: int, nframes: int, groupgap: int, dark_nframes: int, dark_groupgap: int) -> int:
+    """How many groups of the dark an exposure of ``ngroups`` groups takes; the other parameters as in ``subtract_dark``."""
+    if nframes == dark_nframes and groupgap == dark_groupgap:
+        return ngroups
+    return (ngroups - 1) * (nframes + groupgap) + nframes
+
+
 def subtract_dark(
     data: np.ndarray,
     dark: np.ndarray,

@@ -73,7 +73,12 @@ class References:
         return path is not None and (extname.upper(), extver) in _extensions(*_version(path))
 
     def array(
-        self, reftype: str, extname: str = "SCI", subarray: Subarray | None = None, extver: int = 1
+        self,
+        reftype: str,
+        extname: str = "SCI",
+        subarray: Subarray | None = None,
+        extver: int = 1,
+        planes: tuple[int, ...] = (),
     ) -> np.ndarray | None:
         """An image array of the reference file, None where the type is not applicable.
 
@@ -83,6 +88,8 @@ class References:
             Reference type; name and version of the extension.
         subarray : Subarray, optional
             Cut the last two axes to this area; default: the whole array as it stands in the file.
+        planes : tuple of int
+            Read only the first so many planes of each leading axis: of a long dark, the groups that are needed.
 
         Returns
         -------
@@ -99,7 +106,8 @@ class References:
             return None
         version = _version(path)
         return _shared(
-            (version, extname.upper(), extver, subarray), lambda: _read_array(version, extname, extver, subarray)
+            (version, extname.upper(), extver, subarray, planes),
+            lambda: _read_array(version, extname, extver, subarray, planes),
         )
 
     def dq(self, reftype: str, subarray: Subarray | None = None, extname: str = "DQ") -> np.ndarray | None:
@@ -240,7 +248,9 @@ def _extension(version: _Version, extname: str, extver: int) -> _Extension:
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 
-def _read_array(version: _Version, extname: str, extver: int, subarray: Subarray | None) -> np.ndarray:
+def _read_array(
+    version: _Version, extname: str, extver: int, subarray: Subarray | None, planes: tuple[int, ...] = ()
+) -> np.ndarray:
     path, _, size = version
     extension = _extension(version, extname, extver)
     header = extension.header
@@ -255,6 +265,7 @@ def _read_array(version: _Version, extname: str, extver: int, subarray: Subarray
     raw: np.ndarray = np.memmap(path, dtype, "r", extension.offset, shape)
     if subarray is not None:
         raw = _cut(version, extname, raw, subarray)
+    raw = raw[tuple(slice(n) for n in planes[: max(0, raw.ndim - 2)])]
     return _scale(raw, header)
 
 

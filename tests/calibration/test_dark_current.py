@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from calibration.ramps.dark_current import is_dark_fine_enough, subtract_dark
+from calibration.ramps.dark_current import groups_needed, is_dark_fine_enough, subtract_dark
 
 FRAMES = np.arange(1, 41, dtype=np.float32)[:, None, None] ** 1.5
 
@@ -21,6 +21,23 @@ def test_a_dark_of_the_same_readout_is_taken_as_it_is():
     dark = FRAMES[:6]
     subtracted = subtract_dark(np.zeros((1, 4, 1, 1), np.float32), dark, 4, 1, 4, 1)
     np.testing.assert_array_equal(-subtracted[0], dark[:4])
+
+
+@pytest.mark.parametrize(
+    ("nframes", "groupgap", "dark"), [(1, 0, (1, 0)), (4, 1, (1, 0)), (4, 1, (4, 1)), (8, 2, (4, 1))]
+)
+def test_a_dark_need_not_be_read_further_than_its_groups_are_used(nframes, groupgap, dark):
+    data, needed = np.zeros((1, 4, 1, 1), np.float32), groups_needed(4, nframes, groupgap, *dark)
+    assert needed < len(FRAMES)
+    spoilt = FRAMES.copy()
+    spoilt[needed:] = -1e6
+    whole, cut, other = (
+        subtract_dark(data, one, nframes, groupgap, *dark) for one in (FRAMES, FRAMES[:needed], spoilt)
+    )
+    np.testing.assert_array_equal(cut, whole)
+    np.testing.assert_array_equal(other, whole)
+    spoilt[needed - 1] = -1e6
+    assert np.any(subtract_dark(data, spoilt, nframes, groupgap, *dark) != whole)
 
 
 def test_a_short_dark_goes_on_with_its_last_slope():

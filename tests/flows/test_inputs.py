@@ -10,6 +10,7 @@ from astropy.io import fits
 
 from infra.products.catalog import Catalog, read_catalog, write_catalog
 from infra.products.image import read_image
+from infra.products.ramp import read_ramp
 from infra.synthetic.program import write_program
 
 
@@ -41,6 +42,18 @@ def test_an_association_runs_with_the_exposures_beside_it(calweave, program, tmp
     ]
     (cal,) = (tmp_path / "out").glob("*_cal.fits")
     assert read_image(cal).header["ASNTABLE"] == path.name
+
+
+def test_a_step_that_is_left_out_leaves_out_its_product(calweave, program, tmp_path):
+    path = image_association(tmp_path, program)
+    raw = next(tmp_path.glob("*_uncal.fits"))
+    words = ("--out", tmp_path, "-p", "ramp_fit.skip=true")
+    assert calweave("stage", "detector1", raw, *words, crds=program / "crds").returncode == 0
+    (ramp,) = tmp_path.glob("*_ramp.fits")
+    assert read_ramp(ramp).header["S_DARK"] == "COMPLETE"
+    done = calweave("run", path, "--out", tmp_path / "out", "-p", "resample.skip=true", crds=program / "crds")
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name.rsplit("_", 1)[1] for p in (tmp_path / "out").glob("*.fits")) == ["cal.fits", "rate.fits"]
 
 
 def test_stage_products_on_an_object_store_equal_those_on_disk(calweave, program, tmp_path):

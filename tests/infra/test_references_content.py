@@ -69,6 +69,14 @@ def test_an_array_is_cut_to_the_subarray(reference, data):
     np.testing.assert_array_equal(cut, data[:, 4:6, 2:6])
 
 
+def test_only_the_planes_that_are_asked_for_are_read(reference, data):
+    area = Subarray(3, 2, 8, 5)
+    part = references_to(reference).array("mask", "SCI", area, planes=(2,))
+    np.testing.assert_array_equal(part, data[:2, 1:6, 2:10])
+    assert part.base is None or part.base.nbytes == part.nbytes, "the rest is not kept in memory"
+    np.testing.assert_array_equal(references_to(reference).array("mask", "SCI", planes=(9,)), data)
+
+
 def test_a_reference_of_a_subarray_is_cut_from_its_own_corner(tmp_path, data):
     path = write(
         tmp_path / "sub.fits", fits.ImageHDU(data, name="SCI"), SUBSTRT1=101, SUBSTRT2=51, SUBSIZE1=16, SUBSIZE2=12
