@@ -224,6 +224,15 @@ def expose(
     return ramp
 
 
+def reference_output(readout: Readout, rng: np.random.Generator) -> np.ndarray:
+    """The fifth amplifier of the full frame, which reads no pixel: (nints, ngroups, 256, 1032) uint16 [DN].
+
+    It has a value for every four pixels; the files lay them out as a quarter of the rows.
+    """
+    shape = (readout.nints, readout.ngroups, DETECTOR.ysize // 4, DETECTOR.xsize)
+    return np.rint(PEDESTAL + READ_NOISE * rng.standard_normal(shape, dtype=np.float32)).astype(np.uint16)
+
+
 def amplifier_drift(area: Subarray, rng: np.random.Generator) -> np.ndarray:
     """Offset (ny, nx) float32 [DN] of one frame: of even and odd rows of each of the four amplifiers."""
     offsets = rng.normal(0, DRIFT, (2, 4)).astype(np.float32)

@@ -23,7 +23,7 @@ class Ramp:
     groupdq : (nints, ngroups, ny, nx) uint8
     zeroframe : (nints, ny, nx) float32 or None
         First frame of each integration [DN], where it was sent down separately.
-    refout : (nints, ngroups, ny, nx / 4) float32 or None
+    refout : (nints, ngroups, ny / 4, nx) float32 or None
         Reference output of MIRI [DN].
     group, int_times : structured array or None
         Tables GROUP and INT_TIMES of the file.
@@ -105,9 +105,10 @@ def write_uncal(
     group: np.ndarray | None = None,
     int_times: np.ndarray | None = None,
     zeroframe: np.ndarray | None = None,
+    refout: np.ndarray | None = None,
 ) -> None:
     """Write raw ramps, (nints, ngroups, ny, nx) uint16, as an ``_uncal`` file."""
-    arrays = {"SCI": data, "ZEROFRAME": zeroframe, "GROUP": group, "INT_TIMES": int_times}
+    arrays = {"SCI": data, "ZEROFRAME": zeroframe, "REFOUT": refout, "GROUP": group, "INT_TIMES": int_times}
     write_fits(path, "Level1bModel", header, [Hdu(name, array) for name, array in arrays.items() if array is not None])
 
 

@@ -20,6 +20,7 @@ from calibration.simulate.miri import (
     dark_signal,
     expose,
     make_detector,
+    reference_output,
     reset_anomaly,
 )
 from infra.products.header import Header
@@ -126,7 +127,8 @@ def write_miri_exposure(
     )  # fmt: skip
     uncal = folder / name
     folder.mkdir(parents=True, exist_ok=True)
-    write_uncal(uncal, header, ramp)
+    # Subarrays have no reference output.
+    write_uncal(uncal, header, ramp, refout=reference_output(readout, rng) if subarray == "FULL" else None)
     with fits.open(uncal, mode="update") as hdulist:
         hdulist[0].header["DATE"] = DATE
     crds = folder / "crds"

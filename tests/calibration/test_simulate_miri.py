@@ -14,6 +14,7 @@ from calibration.simulate.miri import (
     dark_signal,
     expose,
     make_detector,
+    reference_output,
     reset_anomaly,
 )
 from calibration.subarrays import Subarray
@@ -75,6 +76,13 @@ def test_drift_is_that_of_amplifiers_and_rows():
     assert np.abs(drift).max() < 5 * DRIFT
     shifted = amplifier_drift(Subarray(3, 2, 16, 8), np.random.default_rng(4))
     np.testing.assert_array_equal(shifted[:5, :8], drift[1:6, 2:10])
+
+
+def test_the_reference_output_has_a_value_for_every_four_pixels():
+    output = reference_output(Readout(2, 3, 1, 0, 2.775), np.random.default_rng(7))
+    assert output.shape == (2, 3, 256, 1032)
+    assert output.dtype == np.uint16
+    assert output.mean() == pytest.approx(PEDESTAL, abs=0.1)
 
 
 def test_interference_is_the_same_for_the_four_amplifiers(detector):
