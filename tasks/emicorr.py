@@ -1,13 +1,15 @@
 """Remove interference of known frequency from MIRI ramps."""
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, Field
 
 from calibration.ramps.emicorr import Clock, remove_interference
 from infra.products.ramp import Ramp
-from infra.references.content import References
+from infra.references.content import ReferenceInvalid, References
 from tasks.step import StepSkipped, step
 
 log = logging.getLogger(__name__)
@@ -45,10 +47,25 @@ def emicorr(ramp: Ramp, references: References, options: EmicorrOptions) -> Ramp
     clock = Clock(int(case["rowclocks"]), int(case["frameclocks"]) if pattern.endswith("R1") else 0)
     data = ramp.data
     for name in names:
-        wave = np.asarray(tree["frequencies"][name]["phase_amplitudes"], np.float64)
-        frequency = float(tree["frequencies"][name]["frequency"])
+        frequency, wave = _wave(tree, name, references.name("emicorr"))
         data, heights = remove_interference(
             data, ramp.pixeldq, wave, frequency, clock, nsamples, options.fit_ints_separately
         )
         log.info("emicorr: %.6g Hz, %.3g DN rms", frequency, np.abs(heights).mean() * wave.std())
     return ramp.with_(data=data)
+
+
+def _wave(tree: Mapping[str, Any], name: str, file_name: str | None) -> tuple[float, np.ndarray]:
+    entry = tree["frequencies"].get(name)
+    if entry is None:
+        raise ReferenceInvalid(
+            f"{file_name}: its subarray_cases name the wave {name}, but its frequencies have only "
+            f"{', '.join(tree['frequencies'])}; choose another reference file"
+        )
+    frequency, wave = float(entry["frequency"]), np.asarray(entry["phase_amplitudes"], np.float64)
+    if not frequency > 0 or wave.ndim != 1 or wave.size < 2 or not np.isfinite(wave).all():
+        raise ReferenceInvalid(
+            f"{file_name}: the wave {name} must have a frequency above 0 and 2 or more finite values, but has {frequency} Hz "
+            f"and an array of the shape {wave.shape}; choose another reference file"
+        )
+    return frequency, wave

@@ -28,8 +28,8 @@ def rscd(ramp: Ramp, references: References, options: NoOptions) -> Ramp:
     ngroups = ramp.data.shape[1]
     if ngroups < 3:
         raise StepSkipped("a ramp of fewer than 3 groups has none to spare")
-    # Old files do not know of the first integration, and say so with a number below 0.
-    of_first = int(rows[0]["group_skip1"])
+    # Old files do not know of the first integration: they say so with a number below 0, or lack the column.
+    of_first = int(rows[0]["group_skip1"]) if "group_skip1" in map(str.lower, table.names) else -1
     first = groups_to_skip(of_first if of_first >= 0 else 1, ngroups)
     later = groups_to_skip(int(rows[0]["group_skip"]), ngroups)
     groupdq, pixeldq, *made = flag_switch_decay(

@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+import asdf
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from calibration import dq
 from flows.dark import dark_steps
 from flows.detector1 import all_steps, steps_for
 from infra.products.header import Header
 from infra.products.ramp import Ramp, read_ramp
-from infra.references.content import References
+from infra.references.content import ReferenceInvalid, References
 from infra.synthetic.miri import MiriExposure, write_miri_exposure
 from tasks.emicorr import EmicorrOptions, emicorr
 from tasks.firstframe import FirstframeOptions, firstframe
@@ -109,6 +111,28 @@ def test_interference_of_another_subarray_is_not_known(made):
         skipped = emicorr.fn(ramp.with_(header=ramp.header.set(cards)), references, EmicorrOptions())
         assert skipped.recipe["emicorr"]["status"] == "SKIPPED"
         assert skipped.data is ramp.data
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"frequencies": {"Hz10": {}}}, "name the wave Hz390, but its frequencies have only Hz10"),
+    ({"frequencies": {"Hz390": {"frequency": 390.625, "phase_amplitudes": np.array([1.0, np.nan])}}}, "finite values"),
+    ({"frequencies": {"Hz390": {"frequency": 0.0, "phase_amplitudes": np.ones(9)}}}, "frequency above 0"),
+])  # fmt: skip
+def test_a_wave_that_cannot_be_used_is_an_error(made, tmp_path, change, message):
+    ramp, references, _ = made
+    with asdf.open(references.files["emicorr"], lazy_load=False, memmap=False) as file:
+        tree = {key: file.tree[key] for key in ("meta", "frequencies", "subarray_cases")}
+    asdf.AsdfFile(tree | change).write_to(tmp_path / "emicorr.asdf")
+    with pytest.raises(ReferenceInvalid, match=message):
+        emicorr.fn(ramp, References({"emicorr": str(tmp_path / "emicorr.asdf")}, ""), EmicorrOptions())
+
+
+def test_an_old_reference_does_not_know_of_the_first_integration(made, tmp_path):
+    ramp, _, _ = made
+    table = np.array([("SUB64", "FASTR1", 3)], [("subarray", "S17"), ("readpatt", "S12"), ("group_skip", "i4")])
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(table, name="RSCD_GROUP_SKIP")]).writeto(tmp_path / "rscd.fits")
+    done = rscd.fn(ramp, References({"rscd": str(tmp_path / "rscd.fits")}, ""), NoOptions())
+    assert (done.header["INT1SKIP"], done.header["INT2SKIP"]) == (1, 3)
 
 
 def test_the_header_says_how_many_groups_the_switch_decay_cost(made):
