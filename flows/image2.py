@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.stage import STAGE, Overrides, member_urls, open_association, prepare, run_name, runs, save
+from flows.stage import STAGE, Overrides, member_urls, open_association, prepare, run_name, runs, save, science_url
 from infra.monitoring import working_on
 from infra.products.image import read_image
 from infra.products.names import suffix_of
@@ -24,7 +24,7 @@ def image2(association: str, output: str, overrides: Overrides | None = None) ->
     made = []
     for product in asn.products:
         with working_on(product.name):
-            (science,) = member_urls(association, product, "science", output)
+            science = science_url(association, product, output)
             image = load(science, read_image)
             backgrounds = member_urls(association, product, "background", output)
             steps = (background, *ALL_STEPS) if backgrounds else ALL_STEPS

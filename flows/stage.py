@@ -111,7 +111,7 @@ def member_urls(url: str, product: Product, role: str, output: str) -> tuple[str
     Raises
     ------
     ProductError
-        If a member is in neither.
+        If a member is in neither, or there is no science member.
     """
     found = []
     for member in product.members:
@@ -124,7 +124,26 @@ def member_urls(url: str, product: Product, role: str, output: str) -> tuple[str
                     "make it or put it there, or take it out of the association"
                 )
             found.append(there[0])
+    if role == "science" and not found:
+        raise ProductError(f"{name_of(url)}: {product.name} has no science member; name the exposures it is made of")
     return tuple(found)
+
+
+def science_url(url: str, product: Product, output: str) -> str:
+    """Where the one science member of a product of level 2 is.
+
+    Raises
+    ------
+    ProductError
+        If there is none, or more than one, or it is not there.
+    """
+    found = member_urls(url, product, "science", output)
+    if len(found) > 1:
+        raise ProductError(
+            f"{name_of(url)}: expected one science member of {product.name}, but it has {len(found)}; an association of "
+            "level 2 has a product for each science exposure"
+        )
+    return found[0]
 
 
 def candidate_name(name: str, association: Association) -> str:

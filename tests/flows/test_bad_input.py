@@ -94,6 +94,16 @@ def test_an_association_that_names_an_absent_file(calweave, program, tmp_path):
     assert nothing_in(tmp_path / "out")
 
 
+def test_an_association_of_level_2_with_two_science_members(calweave, program, exposure, tmp_path):
+    path = association(tmp_path, exposure.name)
+    tree = json.loads(path.read_text())
+    tree["products"][0]["members"] *= 2
+    path.write_text(json.dumps(tree))
+    done = calweave("stage", "image2", path, "--out", tmp_path / "out", crds=program / "crds")
+    refuse(done, path.name, "one science member", "has 2")
+    assert nothing_in(tmp_path / "out")
+
+
 @pytest.mark.parametrize("expname", ["../secret_rate.fits", "/etc/secret_rate.fits"])
 def test_an_association_that_leaves_its_folder(calweave, program, tmp_path, expname):
     path = association(tmp_path, expname)
