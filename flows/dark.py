@@ -2,14 +2,12 @@
 
 from prefect import flow
 
-from flows.detector1 import steps_for
+from flows.detector1 import load_ramp, steps_for
 from flows.stage import STAGE, Overrides, prepare, run_name, save
 from infra.monitoring import working_on
 from infra.products.header import Header
 from infra.products.names import base_of, rename
-from infra.products.ramp import read_ramp
 from tasks.dark_current import dark_current
-from tasks.products import load
 
 
 def dark_steps(header: Header) -> tuple:
@@ -22,7 +20,7 @@ def dark_steps(header: Header) -> tuple:
 def dark(exposure: str, output: str, overrides: Overrides | None = None) -> list[str]:
     """Correct the ramps of one dark exposure; returns the ``_dark`` that it wrote."""
     with working_on(base_of(exposure)):
-        ramp = load(exposure, read_ramp)
+        ramp = load_ramp(exposure)
         steps = dark_steps(ramp.header)
         references, options = prepare(ramp.header, steps, overrides, "dark")
         for step in steps:

@@ -8,7 +8,8 @@ from flows.stage import STAGE, Overrides, prepare, run_name, runs, save
 from infra.monitoring import working_on
 from infra.products.header import Header, ProductError
 from infra.products.names import base_of, rename
-from infra.products.ramp import read_ramp
+from infra.products.ramp import Ramp, read_ramp
+from infra.storage.store import name_of
 from tasks.charge_migration import charge_migration
 from tasks.clean_flicker_noise import clean_flicker_noise
 from tasks.dark_current import dark_current
@@ -80,6 +81,25 @@ def steps_for(header: Header) -> tuple:
     return steps
 
 
+def load_ramp(exposure: str) -> Ramp:
+    """The ramps of an exposure, seen to have the shape that their header tells.
+
+    Raises
+    ------
+    ProductError
+        If they have not.
+    """
+    ramp = load(exposure, read_ramp)
+    shape = ramp.data.shape[1:]
+    said = tuple(ramp.header.require("NGROUPS", "SUBSIZE2", "SUBSIZE1"))
+    if said != shape:
+        raise ProductError(
+            f"{name_of(exposure)}: expected (NGROUPS, SUBSIZE2, SUBSIZE1) = {said} from the header, but SCI has {shape}; "
+            "correct the header, or fetch the exposure again"
+        )
+    return ramp
+
+
 def all_steps(header: Header) -> tuple:
     """All steps of stage 1 for an exposure."""
     return (*steps_for(header), ramp_fit, gain_scale)
@@ -92,7 +112,7 @@ def detector1(exposure: str, output: str, overrides: Overrides | None = None) ->
     Without the slope fit (``ramp_fit.skip``) it writes the corrected ramps, ``_ramp``.
     """
     with working_on(base_of(exposure)):
-        ramp = load(exposure, read_ramp)
+        ramp = load_ramp(exposure)
         steps = steps_for(ramp.header)
         references, options = prepare(ramp.header, all_steps(ramp.header), overrides, "detector1")
         for step in steps:

@@ -56,17 +56,6 @@ def read_ramp(path: str | Path) -> Ramp:
             f"{contents.name}: expected ramps (integrations, groups, rows, columns), "
             f"but SCI has {data.ndim} dimensions, {data.shape}"
         )
-    header = contents.header
-    said = (
-        header.get("NGROUPS", data.shape[1]),
-        header.get("SUBSIZE2", data.shape[2]),
-        header.get("SUBSIZE1", data.shape[3]),
-    )
-    if said != data.shape[1:]:
-        raise ProductError(
-            f"{contents.name}: expected (NGROUPS, SUBSIZE2, SUBSIZE1) = {said} from the header, but SCI has {data.shape[1:]}; "
-            "correct the header, or fetch the exposure again"
-        )
     pixeldq, groupdq = contents.get("PIXELDQ"), contents.get("GROUPDQ")
     return Ramp(
         header=contents.header,

@@ -64,6 +64,13 @@ def test_a_missing_keyword(calweave, program, exposure, tmp_path, keyword):
     assert nothing_in(tmp_path / "out")
 
 
+def test_a_header_that_does_not_fit_the_data(calweave, program, exposure, tmp_path):
+    fits.setval(exposure, "NGROUPS", value=7)
+    done = calweave("stage", "detector1", exposure, "--out", tmp_path / "out", crds=program / "crds")
+    refuse(done, exposure.name, "(7, 64, 64)", "(3, 64, 64)")
+    assert nothing_in(tmp_path / "out")
+
+
 def test_an_input_that_fails_does_not_stop_the_others(calweave, program, exposure, tmp_path):
     (tmp_path / "a_uncal.fits").write_text("hello")
     out = tmp_path / "out"
