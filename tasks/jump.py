@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from calibration.ramps.jump import Aftermath, Detection, count_usable_differences, flag_bad_gain, flag_jumps
+from calibration.ramps.large_events import Snowballs, flag_snowballs
 from infra.products.ramp import Ramp
 from infra.references.content import ReferenceNotFound, References
 from tasks.step import StepSkipped, step
@@ -32,6 +33,20 @@ class JumpOptions(BaseModel, frozen=True, extra="forbid"):
     minimum_sigclip_groups: int = Field(
         100, ge=2, description="integrations from which on differences are clipped over integrations"
     )
+    expand_large_events: bool = Field(False, description="flag the reach of snowballs; near infrared")
+    min_jump_area: float = Field(5.0, ge=0, description="least area of the jumps of a snowball, holes included [pixel]")
+    min_sat_area: float = Field(1.0, ge=0, description="least area of its saturated core [pixel]")
+    expand_factor: float = Field(2.0, gt=0, description="how much wider than its jumps a snowball is flagged")
+    use_ellipses: bool = Field(False, description="obsolete, without effect: ellipses are always used")
+    sat_required_snowball: bool = Field(True, description="a snowball has a saturated core, but near an edge")
+    min_sat_radius_extend: float = Field(
+        2.5, ge=0, description="cores are enlarged when their minor axis, from end to end, is longer [pixel]"
+    )
+    sat_expand: int = Field(2, ge=0, description="how far cores are enlarged on each side [pixel]")
+    edge_size: int = Field(25, ge=0, description="nearer to an edge of the area read, no core is needed [pixel]")
+    mask_snowball_core_next_int: bool = Field(True, description="flag cores in the next integration too")
+    snowball_time_masked_next_int: int = Field(4000, ge=0, description="for this long [s]")
+    max_extended_radius: int = Field(200, ge=0, description="cut of the half axes of what is flagged [pixel]")
 
 
 @step("jump", references=("gain", "readnoise"), options=JumpOptions)
@@ -67,8 +82,31 @@ def jump(ramp: Ramp, references: References, options: JumpOptions) -> Ramp:
     groupdq, hits = flag_jumps(
         ramp.data, ramp.groupdq, gain, readnoise, ramp.header.require("NFRAMES"), detection, aftermaths
     )
+    events = 0
+    if options.expand_large_events:
+        groupdq, events = flag_snowballs(groupdq, _snowballs(options, group_time))
+        log.info("jump: %d snowballs", events)
     differences = count_usable_differences(groupdq)
     # Hits per 1000 pixels and second: PRIMECRS.
     rate = 1000 * hits / (group_time * differences * ny * nx) if differences > 0 else None
     log.info("jump: %d hits in %d differences of groups", hits, differences)
-    return ramp.with_(header=ramp.header.set(PRIMECRS=rate), groupdq=groupdq, pixeldq=flag_bad_gain(ramp.pixeldq, gain))
+    header = ramp.header.set(PRIMECRS=rate)
+    if options.expand_large_events and differences > 0:
+        # Large events per million pixels and second.
+        header = header.set(EXTNCRS=1e6 * events / (group_time * differences * ny * nx))
+    return ramp.with_(header=header, groupdq=groupdq, pixeldq=flag_bad_gain(ramp.pixeldq, gain))
+
+
+def _snowballs(options: JumpOptions, group_time: float) -> Snowballs:
+    masked = options.snowball_time_masked_next_int if options.mask_snowball_core_next_int else 0
+    return Snowballs(
+        options.min_jump_area,
+        options.min_sat_area,
+        options.expand_factor,
+        options.sat_required_snowball,
+        options.edge_size,
+        options.min_sat_radius_extend,
+        options.sat_expand,
+        options.max_extended_radius,
+        int(masked // group_time),
+    )
