@@ -1,12 +1,11 @@
 """Subtract the signal that the detector makes in the dark."""
 
 import logging
-import sys
 
 import numpy as np
 from pydantic import BaseModel, Field
 
-from calibration.ramps.dark_current import groups_needed, is_dark_fine_enough, subtract_dark
+from calibration.ramps.dark_current import is_dark_fine_enough, subtract_dark
 from infra.products.ramp import Ramp
 from infra.references.content import References
 from tasks.step import StepSkipped, step
@@ -32,25 +31,18 @@ def dark_current(ramp: Ramp, references: References, options: DarkCurrentOptions
     of_dark = int(about["NFRAMES"]), int(about["GROUPGAP"])
     if not is_dark_fine_enough(nframes, groupgap, *of_dark):
         raise StepSkipped("the dark averages or drops more frames than the exposure")
-    # One dark per subarray and readout: it is not cut. A later segment takes the last integration, so it reads them all.
-    groups = groups_needed(ramp.data.shape[1], nframes, groupgap, *of_dark)
-    first = ramp.header.get("INTSTART", 1)
-    integrations = (ramp.data.shape[0] if first == 1 else sys.maxsize,) if _is_by_integration(references) else ()
-    dark = references.array("dark", "SCI", planes=(*integrations, groups))
+    # One dark per subarray and readout: it is not cut.
+    dark = references.on_disk("dark")
     flags = references.dq("dark")
     if flags.ndim > 2:
         flags = np.bitwise_or.reduce(flags.reshape(-1, *flags.shape[-2:]), axis=0)
-    data = subtract_dark(ramp.data, dark, nframes, groupgap, *of_dark, first)
+    data = subtract_dark(ramp.data, dark, nframes, groupgap, *of_dark, ramp.header.get("INTSTART", 1))
     log.info("dark_current: dark of %d groups, NFRAMES %d, GROUPGAP %d", dark.shape[-3], *of_dark)
     return ramp.with_(
         data=data,
         pixeldq=ramp.pixeldq | flags,
         average_dark_current=_average(references, options.average_dark_current, ramp.data.shape[-2:]),
     )
-
-
-def _is_by_integration(references: References) -> bool:
-    return references.header("dark", "SCI")["NAXIS"] == 4
 
 
 def _average(references: References, chosen: float | None, shape: tuple[int, ...]) -> np.ndarray | None:

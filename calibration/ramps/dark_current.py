@@ -5,10 +5,20 @@ its last slope where it is too short. Source: JWST pipeline documentation, "dark
 """
 
 import math
+from typing import Any, Protocol
 
 import numpy as np
 
 from calibration.jit import kernel
+
+
+class Planes(Protocol):
+    """An array of which only single planes (ny, nx) are asked for: one in memory, or one on disk that reads them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, index: tuple[int, ...], /) -> Any: ...
 
 
 def is_dark_fine_enough(nframes: int, groupgap: int, dark_nframes: int, dark_groupgap: int) -> bool:
@@ -16,16 +26,9 @@ def is_dark_fine_enough(nframes: int, groupgap: int, dark_nframes: int, dark_gro
     return dark_nframes <= nframes and dark_groupgap <= groupgap
 
 
-def groups_needed(ngroups: int, nframes: int, groupgap: int, dark_nframes: int, dark_groupgap: int) -> int:
-    """How many groups of the dark an exposure of ``ngroups`` groups takes; the other parameters as in ``subtract_dark``."""
-    if nframes == dark_nframes and groupgap == dark_groupgap:
-        return ngroups
-    return (ngroups - 1) * (nframes + groupgap) + nframes
-
-
 def subtract_dark(
     data: np.ndarray,
-    dark: np.ndarray,
+    dark: Planes,
     nframes: int,
     groupgap: int,
     dark_nframes: int,
@@ -40,7 +43,8 @@ def subtract_dark(
         Ramp signal [DN], linear.
     dark : (ngroups, ny, nx) or (nints, ngroups, ny, nx) float32
         Dark signal [DN], NaN where it is not known: nothing is subtracted there. With integrations (MIRI), those of
-        the exposure beyond the last one of the dark take the last one.
+        the exposure beyond the last one of the dark take the last one. Planes are asked for one at a time, and only
+        those that are needed: a dark is as large as an exposure, and can stay on disk.
     nframes, groupgap, dark_nframes, dark_groupgap : int
         Frames averaged per group, and frames dropped between groups, of the exposure and of the dark.
     first_integration : int
@@ -51,8 +55,7 @@ def subtract_dark(
     -------
     (nints, ngroups, ny, nx) float32
     """
-    cube = dark if dark.ndim == 4 else dark[None]
-    if cube.ndim != 4 or cube.shape[-2:] != data.shape[-2:]:
+    if len(dark.shape) not in (3, 4) or dark.shape[-2:] != data.shape[-2:]:
         raise ValueError(
             f"the dark must cover the detector area of the data, {data.shape[-2:]}, but has the shape {dark.shape}; "
             "choose the dark of this subarray"
@@ -64,54 +67,70 @@ def subtract_dark(
         )
     nints, ngroups = data.shape[:2]
     same = nframes == dark_nframes and groupgap == dark_groupgap
-    cube = _extended(cube, ngroups, nframes, groupgap, dark_nframes, dark_groupgap)
-    starts = np.arange(ngroups) * (1 if same else nframes + groupgap)
-    if starts[-1] + (1 if same else nframes) > cube.shape[1]:
+    averaged, stride = (1, 1) if same else (nframes, nframes + groupgap)
+    there = dark.shape[-3] + _missing(dark.shape[-3], ngroups, nframes, groupgap, dark_nframes, dark_groupgap)
+    if (ngroups - 1) * stride + averaged > there:
         raise ValueError(
-            f"the dark has {cube.shape[1]} groups, but {starts[-1] + nframes} are needed for {ngroups} groups of "
+            f"the dark has {there} groups, but {(ngroups - 1) * stride + nframes} are needed for {ngroups} groups of "
             f"{nframes} frames and a gap of {groupgap}; choose a dark of single frames"
         )
-    last = cube.shape[0] - 1
-    which = np.array([min(i, last) if first_integration == 1 else last for i in range(nints)])
+    last = dark.shape[0] - 1 if len(dark.shape) == 4 else 0
     subtracted = np.empty_like(data)
-    _subtract(data, cube, which, starts, 1 if same else nframes, subtracted)
+    for g in range(ngroups):
+        current = -1
+        for i in range(nints):
+            which = min(i, last) if first_integration == 1 else last
+            if which != current:
+                level = _level(dark, which, range(g * stride, g * stride + averaged))
+                current = which
+            _subtract(data[i, g], level, subtracted[i, g])
     return subtracted
 
 
-def _extended(
-    dark: np.ndarray, ngroups: int, nframes: int, groupgap: int, dark_nframes: int, dark_groupgap: int
-) -> np.ndarray:
+def _missing(
+    dark_ngroups: int, ngroups: int, nframes: int, groupgap: int, dark_nframes: int, dark_groupgap: int
+) -> int:
+    """How many groups the dark is too short."""
     needed = ngroups * nframes + (ngroups - 1) * groupgap
-    there = dark.shape[1] * dark_nframes + (dark.shape[1] - 1) * dark_groupgap
+    there = dark_ngroups * dark_nframes + (dark_ngroups - 1) * dark_groupgap
     if needed <= there:
-        return dark
-    if dark.shape[1] < 2:
+        return 0
+    if dark_ngroups < 2:
         raise ValueError(f"the dark has one group and cannot be extended to the {ngroups} groups of the exposure")
-    more = math.ceil((needed - there + dark_groupgap) / (dark_nframes + dark_groupgap))
-    slope = dark[:, -1:] - dark[:, -2:-1]
-    steps = np.arange(1, more + 1, dtype=np.float32)[None, :, None, None]
-    return np.concatenate([dark, dark[:, -1:] + steps * slope], axis=1)
+    return math.ceil((needed - there + dark_groupgap) / (dark_nframes + dark_groupgap))
 
 
-# i = integration, g = group, f = frame of the dark, y = row, x = column
+def _level(dark: Planes, integration: int, frames: range) -> np.ndarray:
+    """The mean of some frames of the dark (ny, nx) float32; of one frame, that frame, with its NaN."""
+    if len(frames) == 1:
+        return _frame(dark, integration, frames[0])
+    total = np.zeros(dark.shape[-2:])
+    for f in frames:
+        _add(_frame(dark, integration, f), total)
+    return (total / len(frames)).astype(np.float32)
+
+
+def _frame(dark: Planes, integration: int, f: int) -> np.ndarray:
+    before = (integration,) if len(dark.shape) == 4 else ()
+    end = dark.shape[-3] - 1
+    if f <= end:
+        return dark[(*before, f)]
+    last = dark[(*before, end)]
+    return last + np.float32(f - end) * (last - dark[(*before, end - 1)])
+
+
+# y = row, x = column
 @kernel
-def _subtract(data, dark, which, starts, nframes, subtracted):
-    nints, ngroups, ny, nx = data.shape
-    mean = np.empty(nx)
-    level = np.empty(nx, np.float32)
-    for g in range(ngroups):
-        for y in range(ny):
-            current = -1
-            for i in range(nints):
-                if which[i] != current:
-                    current = which[i]
-                    mean[:] = 0.0
-                    for f in range(starts[g], starts[g] + nframes):
-                        frame = dark[current, f, y]
-                        for x in range(nx):
-                            mean[x] += np.float64(0) if np.isnan(frame[x]) else np.float64(frame[x])
-                    for x in range(nx):
-                        level[x] = mean[x] / nframes
-                row, out = data[i, g, y], subtracted[i, g, y]
-                for x in range(nx):
-                    out[x] = row[x] - level[x]
+def _add(frame, total):
+    ny, nx = frame.shape
+    for y in range(ny):
+        for x in range(nx):
+            total[y, x] += np.float64(0) if np.isnan(frame[y, x]) else np.float64(frame[y, x])
+
+
+@kernel
+def _subtract(data, level, subtracted):
+    ny, nx = data.shape
+    for y in range(ny):
+        for x in range(nx):
+            subtracted[y, x] = data[y, x] - (np.float32(0) if np.isnan(level[y, x]) else level[y, x])

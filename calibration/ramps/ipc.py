@@ -84,14 +84,15 @@ def _convolve(data, coupling, bottom, top, left, right, corrected):
                     for u in range(nu):
                         shift = nu // 2 - u
                         start, stop = max(left, left - shift), min(nx - right, nx - right - shift)
+                        shifted, part = source[start + shift : stop + shift], total[start:stop]
                         if one_for_all:
                             factor = np.float64(coupling[v, u, 0, 0])
-                            for x in range(start, stop):
-                                total[x] += factor * source[x + shift]
+                            for x in range(part.size):
+                                part[x] += factor * np.float64(shifted[x])
                         else:
-                            factors = coupling[v, u, y]
-                            for x in range(start, stop):
-                                total[x] += np.float64(factors[x]) * source[x + shift]
+                            factors = coupling[v, u, y, start:stop]
+                            for x in range(part.size):
+                                part[x] += np.float64(factors[x]) * np.float64(shifted[x])
                 out = corrected[i, g, y]
                 for x in range(left, nx - right):
                     out[x] = total[x]

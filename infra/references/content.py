@@ -3,6 +3,7 @@
 Arrays are read by memory map, cut to the subarray of the exposure, and only then turned to the byte order of the
 machine: what is copied is what is used. Decoded arrays are read-only and shared by all steps and threads of a process:
 they live as long as somebody uses them, and the last ``CACHE_BYTES`` of them a little longer, for the next exposure.
+That is enough for small subarrays, of which there are many; a full frame is decoded again as fast as memory is copied.
 """
 
 import logging
@@ -24,7 +25,7 @@ from calibration.subarrays import Subarray, cut
 
 log = logging.getLogger(__name__)
 
-CACHE_BYTES = 512 * 2**20
+CACHE_BYTES = 64 * 2**20
 
 
 class ReferenceNotFound(LookupError):
@@ -33,6 +34,17 @@ class ReferenceNotFound(LookupError):
 
 class ReferenceInvalid(ValueError):
     """A reference file is not what its type promises; the message names the file, what was expected and what came."""
+
+
+@dataclass(frozen=True)
+class ArrayOnDisk:
+    """``array[i, g]`` reads one plane (ny, nx), in native byte order; nothing of it is kept."""
+
+    shape: tuple[int, ...]
+    read: Callable[[tuple[int, ...]], np.ndarray]
+
+    def __getitem__(self, index: tuple[int, ...]) -> np.ndarray:
+        return self.read(index)
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,20 @@ class References:
         return _shared(
             (version, extname.upper(), extver, subarray, planes),
             lambda: _read_array(version, extname, extver, subarray, planes),
+        )
+
+    def on_disk(self, reftype: str, extname: str = "SCI") -> "ArrayOnDisk | None":
+        """An image array of the reference file that is not read but plane by plane; None where it is not applicable.
+
+        For an array as large as an exposure, of which each plane is used once.
+        """
+        path = self.path(reftype)
+        if path is None:
+            return None
+        version = _version(path)
+        header = _extension(version, extname, 1).header
+        return ArrayOnDisk(
+            _map(version, extname, 1).shape, lambda index: _scale(_map(version, extname, 1)[index], header)
         )
 
     def dq(self, reftype: str, subarray: Subarray | None = None, extname: str = "DQ") -> np.ndarray | None:
@@ -248,9 +274,8 @@ def _extension(version: _Version, extname: str, extver: int) -> _Extension:
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 
-def _read_array(
-    version: _Version, extname: str, extver: int, subarray: Subarray | None, planes: tuple[int, ...] = ()
-) -> np.ndarray:
+def _map(version: _Version, extname: str, extver: int) -> np.ndarray:
+    """The array as it stands in the file, on a memory map of its own: its pages are let go with it."""
     path, _, size = version
     extension = _extension(version, extname, extver)
     header = extension.header
@@ -262,11 +287,17 @@ def _read_array(
         raise ReferenceInvalid(
             f"{path} is truncated: extension {extname} ends behind the end of the file; fetch it again"
         )
-    raw: np.ndarray = np.memmap(path, dtype, "r", extension.offset, shape)
+    return np.memmap(path, dtype, "r", extension.offset, shape)
+
+
+def _read_array(
+    version: _Version, extname: str, extver: int, subarray: Subarray | None, planes: tuple[int, ...] = ()
+) -> np.ndarray:
+    raw = _map(version, extname, extver)
     if subarray is not None:
         raw = _cut(version, extname, raw, subarray)
     raw = raw[tuple(slice(n) for n in planes[: max(0, raw.ndim - 2)])]
-    return _scale(raw, header)
+    return _scale(raw, _extension(version, extname, extver).header)
 
 
 def _cut(version: _Version, extname: str, array: np.ndarray, subarray: Subarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from calibration.ramps.dark_current import groups_needed, is_dark_fine_enough, subtract_dark
+from calibration.ramps.dark_current import is_dark_fine_enough, subtract_dark
 
 FRAMES = np.arange(1, 41, dtype=np.float32)[:, None, None] ** 1.5
 
@@ -23,21 +23,30 @@ def test_a_dark_of_the_same_readout_is_taken_as_it_is():
     np.testing.assert_array_equal(-subtracted[0], dark[:4])
 
 
+class OnDisk:
+    """An array that remembers which planes of it were read."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.read = array, array.shape, []
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return self.array[index]
+
+
 @pytest.mark.parametrize(
-    ("nframes", "groupgap", "dark"), [(1, 0, (1, 0)), (4, 1, (1, 0)), (4, 1, (4, 1)), (8, 2, (4, 1))]
+    ("nframes", "groupgap", "dark_readout", "frames"),
+    [(1, 0, (1, 0), [0, 1, 2]), (4, 1, (4, 1), [0, 1, 2]), (2, 3, (1, 0), [0, 1, 5, 6, 10, 11])],
 )
-def test_a_dark_need_not_be_read_further_than_its_groups_are_used(nframes, groupgap, dark):
-    data, needed = np.zeros((1, 4, 1, 1), np.float32), groups_needed(4, nframes, groupgap, *dark)
-    assert needed < len(FRAMES)
-    spoilt = FRAMES.copy()
-    spoilt[needed:] = -1e6
-    whole, cut, other = (
-        subtract_dark(data, one, nframes, groupgap, *dark) for one in (FRAMES, FRAMES[:needed], spoilt)
-    )
-    np.testing.assert_array_equal(cut, whole)
-    np.testing.assert_array_equal(other, whole)
-    spoilt[needed - 1] = -1e6
-    assert np.any(subtract_dark(data, spoilt, nframes, groupgap, *dark) != whole)
+@pytest.mark.parametrize("nints_of_dark", [0, 1, 2])
+def test_a_dark_is_read_once_and_not_further_than_needed(nframes, groupgap, dark_readout, frames, nints_of_dark):
+    dark = OnDisk(np.stack([FRAMES] * nints_of_dark) if nints_of_dark else FRAMES)
+    data = np.zeros((3, 3, 1, 1), np.float32)
+    subtracted = subtract_dark(data, dark, nframes, groupgap, *dark_readout)
+    assert sorted(dark.read) == [
+        (*i, f) for i in ([()] if not nints_of_dark else [(i,) for i in range(nints_of_dark)]) for f in frames
+    ]
+    np.testing.assert_array_equal(subtracted, subtract_dark(data, dark.array, nframes, groupgap, *dark_readout))
 
 
 def test_a_short_dark_goes_on_with_its_last_slope():

@@ -77,6 +77,20 @@ def test_only_the_planes_that_are_asked_for_are_read(reference, data):
     np.testing.assert_array_equal(references_to(reference).array("mask", "SCI", planes=(9,)), data)
 
 
+def test_an_array_on_disk_is_read_plane_by_plane_and_not_kept(reference, data):
+    references = references_to(reference)
+    array = references.on_disk("mask")
+    assert array.shape == data.shape
+    for index in np.ndindex(data.shape[:-2]):
+        plane = array[index]
+        np.testing.assert_array_equal(plane, data[index])
+        assert plane.dtype.isnative
+        assert array[index] is not plane
+    with pytest.raises(IndexError):
+        array[(len(data),)]
+    assert References({"mask": None}, "jwst_0001.pmap").on_disk("mask") is None
+
+
 def test_a_reference_of_a_subarray_is_cut_from_its_own_corner(tmp_path, data):
     path = write(
         tmp_path / "sub.fits", fits.ImageHDU(data, name="SCI"), SUBSTRT1=101, SUBSTRT2=51, SUBSIZE1=16, SUBSIZE2=12
