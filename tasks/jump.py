@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from calibration.ramps.jump import Aftermath, Detection, count_usable_differences, flag_bad_gain, flag_jumps
 from calibration.ramps.large_events import Snowballs, flag_snowballs
+from calibration.ramps.showers import Showers, flag_showers
 from infra.products.ramp import Ramp
 from infra.references.content import ReferenceNotFound, References
 from tasks.step import StepSkipped, step
@@ -46,6 +47,14 @@ class JumpOptions(BaseModel, frozen=True, extra="forbid"):
     edge_size: int = Field(25, ge=0, description="nearer to an edge of the area read, no core is needed [pixel]")
     mask_snowball_core_next_int: bool = Field(True, description="flag cores in the next integration too")
     snowball_time_masked_next_int: int = Field(4000, ge=0, description="for this long [s]")
+    find_showers: bool = Field(False, description="flag the reach of showers; MIRI")
+    max_shower_amplitude: float = Field(4.0, ge=0, description="a change of the rate above this is no shower [DN/s]")
+    extend_snr_threshold: float = Field(1.2, gt=0, description="least mean signal to noise of the pixels of a shower")
+    extend_min_area: int = Field(90, ge=0, description="least area above that [pixel]")
+    extend_inner_radius: float = Field(1.0, ge=0, description="inner radius of the ring of neighbours [pixel]")
+    extend_outer_radius: float = Field(2.6, ge=0, description="by how much its outer radius is larger [pixel]")
+    extend_ellipse_expand_ratio: float = Field(1.1, gt=0, description="how much wider a shower is flagged")
+    time_masked_after_shower: float = Field(15.0, ge=0, description="how long after it groups are flagged [s]")
     max_extended_radius: int = Field(200, ge=0, description="cut of the half axes of what is flagged [pixel]")
 
 
@@ -86,12 +95,19 @@ def jump(ramp: Ramp, references: References, options: JumpOptions) -> Ramp:
     if options.expand_large_events:
         groupdq, events = flag_snowballs(groupdq, _snowballs(options, group_time))
         log.info("jump: %d snowballs", events)
+    if options.find_showers:
+        showers = _showers(options, group_time)
+        groupdq, found = flag_showers(
+            ramp.data, groupdq, ramp.pixeldq, gain, readnoise, ramp.header.require("NFRAMES"), showers
+        )
+        events += found
+        log.info("jump: %d showers", found)
     differences = count_usable_differences(groupdq)
     # Hits per 1000 pixels and second: PRIMECRS.
     rate = 1000 * hits / (group_time * differences * ny * nx) if differences > 0 else None
     log.info("jump: %d hits in %d differences of groups", hits, differences)
     header = ramp.header.set(PRIMECRS=rate)
-    if options.expand_large_events and differences > 0:
+    if (options.expand_large_events or options.find_showers) and differences > 0:
         # Large events per million pixels and second.
         header = header.set(EXTNCRS=1e6 * events / (group_time * differences * ny * nx))
     return ramp.with_(header=header, groupdq=groupdq, pixeldq=flag_bad_gain(ramp.pixeldq, gain))
@@ -109,4 +125,18 @@ def _snowballs(options: JumpOptions, group_time: float) -> Snowballs:
         options.sat_expand,
         options.max_extended_radius,
         int(masked // group_time),
+    )
+
+
+def _showers(options: JumpOptions, group_time: float) -> Showers:
+    return Showers(
+        options.extend_snr_threshold,
+        options.extend_min_area,
+        options.extend_inner_radius,
+        options.extend_outer_radius,
+        options.extend_ellipse_expand_ratio,
+        int(options.time_masked_after_shower // group_time),
+        options.max_shower_amplitude * group_time,
+        options.max_extended_radius,
+        options.minimum_sigclip_groups,
     )
