@@ -91,6 +91,14 @@ def test_a_core_that_saturates_a_group_later_makes_a_snowball_too():
     assert flag_snowballs(groupdq, Snowballs())[1] == 0
 
 
+def test_the_core_counts_in_the_area_of_the_jumps_around_it():
+    groupdq = np.zeros((1, 4, *SHAPE), np.uint8)
+    groupdq[0, 2, 57:64, 67:74] = JUMP
+    groupdq[0, 2:, 58:63, 68:73] = SATURATED
+    assert flag_snowballs(groupdq, Snowballs(smallest_jump=49))[1] == 1
+    assert flag_snowballs(groupdq, Snowballs(smallest_jump=50))[1] == 0
+
+
 def test_nothing_larger_than_the_largest_radius_is_flagged():
     before = flagged_exposure(snowball_charge(SHAPE, CENTRE, 12, 900, 6))
     after, _ = flag_snowballs(before, Snowballs(largest_radius=6))

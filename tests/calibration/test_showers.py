@@ -110,6 +110,16 @@ def test_bad_pixels_and_pixels_without_gain_make_no_shower():
     np.testing.assert_array_equal(after, before)
 
 
+def test_a_pixel_without_gain_is_not_flagged_in_a_shower_either():
+    data, before = exposure()
+    gain, readnoise = references()
+    gain[50, 61] = np.nan
+    before[0, :, 50, 61] = 0
+    after, _ = flag_showers(data, before, NONE, gain, readnoise, 1, Showers(threshold=1.3))
+    assert not after[0, :, 50, 61].any()
+    assert after[0, 5, 50, 60] == JUMP
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_flags_are_only_added_and_only_where_a_pixel_is_not_saturated(seed):
