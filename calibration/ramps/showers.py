@@ -80,7 +80,7 @@ def flag_showers(
     groupdq : (nints, ngroups, ny, nx) uint8
         With jumps flagged.
     pixeldq : (ny, nx) uint32
-        Reference pixels and pixels not to be used take no part.
+        Reference pixels and pixels not to be used take no part; reference pixels are never flagged.
     gain : (ny, nx) float32
         [e-/DN]; a pixel where it is not above 0 is never flagged.
     readnoise : (ny, nx) float32
@@ -119,10 +119,11 @@ def flag_showers(
         where, inside = patch.enlarge(showers.expansion).draw(pixeldq.shape, showers.largest_radius)
         for group in flagged[i, g : g + showers.groups_after + 1]:
             flag_unsaturated(group, where, inside)
+    never = np.isnan(gain) | (pixeldq & dq.PIXEL["REFERENCE_PIXEL"] != 0)
     for i in range(nints):
         change = np.abs(_rate(data[i], groupdq[i]) - _rate(data[i], flagged[i]))
         # A NaN compares false: without a rate before or after, flags stay as they were.
-        stays = ~(change <= showers.largest_change) | np.isnan(gain)
+        stays = ~(change <= showers.largest_change) | never
         flagged[i][:, stays] = groupdq[i][:, stays]
     return flagged, len(found)
 

@@ -110,13 +110,14 @@ def test_bad_pixels_and_pixels_without_gain_make_no_shower():
     np.testing.assert_array_equal(after, before)
 
 
-def test_a_pixel_without_gain_is_not_flagged_in_a_shower_either():
+def test_a_pixel_without_gain_or_of_reference_is_not_flagged_in_a_shower_either():
     data, before = exposure()
     gain, readnoise = references()
-    gain[50, 61] = np.nan
-    before[0, :, 50, 61] = 0
-    after, _ = flag_showers(data, before, NONE, gain, readnoise, 1, Showers(threshold=1.3))
-    assert not after[0, :, 50, 61].any()
+    pixeldq = NONE.copy()
+    gain[50, 61], pixeldq[50, 62] = np.nan, dq.PIXEL["REFERENCE_PIXEL"]
+    before[0, :, 50, 61:63] = 0
+    after, _ = flag_showers(data, before, pixeldq, gain, readnoise, 1, Showers(threshold=1.3))
+    assert not after[0, :, 50, 61:63].any()
     assert after[0, 5, 50, 60] == JUMP
 
 

@@ -1,9 +1,10 @@
 """Large events are flagged as the official pipeline (jwst 3.0.0) flags them: at least 99.99 % of the group flags are the same.
 
-Of the snowballs below all are, and of the showers all but 5 flags in 10^6, on the machine of the first measurement. A share
-is left, since a pixel just on the rim of an ellipse is in or out by the last bit of a cosine.
+Of the snowballs below all are, of the showers all but 16 of 10^6 flags in one case, on the machine of the first measurement.
+A share is left, since a pixel just on the rim of an ellipse is in or out by the last bit of a cosine.
 
-What differs: there max_shower_amplitude has no effect, and the limit is 6 e-/s in place of DN/s: hence the 5 flags. Not in
+What differs: there max_shower_amplitude has no effect, and the limit is 6 e-/s in place of DN/s (11 flags); a reference pixel
+that is also bad is flagged in a shower there, not here (5 flags). Not in
 these exposures: in the test whether a core lies in a patch of jumps, the ellipse of the patch is mirrored at the diagonal
 there, which matters for long patches with the core off their middle; the distance to the right edge is counted from the
 number of rows there, which matters for areas that are not square; an enlarged core loses all its other flags there, here
@@ -19,7 +20,10 @@ from parity.test_detector1_parity import run_peer, write_raw
 
 from calibration.simulate.large_events import shower_charge, snowball_charge
 from infra.synthetic.crds_cache import write_mappings
+from tasks.dq_init import dq_init
+from tasks.firstframe import firstframe
 from tasks.jump import jump
+from tasks.lastframe import lastframe
 from tasks.saturation import saturation
 from tasks.step import STEPS
 
@@ -41,6 +45,8 @@ SHOWERS = {
               "extend_ellipse_expand_ratio": 1.6, "time_masked_after_shower": 45, "max_extended_radius": 14},
     "clipped": {"minimum_sigclip_groups": 5, "extend_snr_threshold": 1.3},
 }  # fmt: skip
+#: They make reference pixels, and groups that nobody uses.
+BEFORE_SHOWERS = (dq_init, saturation, firstframe, lastframe)
 
 
 def snowy(rng, gain):
@@ -87,14 +93,15 @@ def snowballs(tmp_path_factory, peer):
 @pytest.fixture(scope="module")
 def showers(tmp_path_factory, peer):
     folder = tmp_path_factory.mktemp("showers")
-    exposure = Exposure("glow", (5, 9, N, N), "MIRI", "MIRIMAGE", axes=(1, 2), start=(201, 201))
+    exposure = Exposure("glow", (5, 9, N, N), "MIRI", "MIRIMAGE", axes=(1, 2), start=(1, 201))
     ramp, references = make_exposure(folder, exposure)
     gain = np.nan_to_num(references.array("gain", "SCI", ramp.header.subarray), nan=1.6)
     ramp = ramp.with_(data=showery(np.random.default_rng(9), gain))
-    return folder, ramp, references, run(folder, ramp, references, peer, SHOWERS, {"find_showers": True})
+    steps = [task.name for task in BEFORE_SHOWERS]
+    return folder, ramp, references, run(folder, ramp, references, peer, SHOWERS, {"find_showers": True}, steps)
 
 
-def run(folder, ramp, references, peer, cases, switch):
+def run(folder, ramp, references, peer, cases, switch, steps=("saturation",)):
     """Group flags of the official package."""
     write_raw(ramp, folder / "raw_uncal.fits")
     jobs = [
@@ -102,7 +109,7 @@ def run(folder, ramp, references, peer, cases, switch):
             "name": name,
             "exposure": str(folder / "raw_uncal.fits"),
             "references": references.files,
-            "steps": ["saturation", "jump"],
+            "steps": [*steps, "jump"],
             "options": {"jump": options | switch},
         }
         for name, options in cases.items()
@@ -129,7 +136,8 @@ def test_snowballs_are_those_of_the_official_pipeline(snowballs, case):
 def test_showers_are_those_of_the_official_pipeline(showers, case):
     _, ramp, references, theirs = showers
     options = SHOWERS[case]
-    ramp = saturation.fn(ramp, references, STEPS["saturation"].options())
+    for task in BEFORE_SHOWERS:
+        ramp = task.fn(ramp, references, STEPS[task.name].options())
     before = jump.fn(ramp, references, STEPS["jump"].options(**options))
     after = jump.fn(ramp, references, STEPS["jump"].options(find_showers=True, **options))
     assert np.mean(before.groupdq != theirs[case]) > 0.003, "the exposure must have large events"
