@@ -36,7 +36,7 @@ $(PEER): constraints.txt
 	touch $@
 
 bench: $(VENV) $(PEER)  ## measure speed and memory side by side with the official package
-	for bench in tests/benchmarks/bench_*.py; do CALWEAVE_PEER_PYTHON=$(CURDIR)/.peer/bin/python .venv/bin/python $$bench || exit 1; done
+	status=0; for bench in tests/benchmarks/bench_*.py; do CALWEAVE_PEER_PYTHON=$(CURDIR)/.peer/bin/python .venv/bin/python $$bench || status=1; done; exit $$status
 
 lint:           ## ruff and mypy, in .venv
 	.venv/bin/python $(PIP) install --constraint constraints.txt --editable '.[dev]'
