@@ -41,7 +41,7 @@ from flows.image3 import ALL_STEPS as IMAGE3_STEPS
 from flows.image3 import image3
 from flows.report import write_report
 from flows.spec2 import ALL_STEPS as SPEC2_STEPS
-from flows.spec2 import spec2
+from flows.spec2 import WFSS_TYPES, spec2
 from flows.spec3 import ALL_STEPS as SPEC3_STEPS
 from flows.spec3 import spec3
 from flows.stage import IMAGE_TYPES, Overrides, prepare, reftypes_of
@@ -80,14 +80,13 @@ PIPELINE_STEPS: Mapping[str, Callable[[Header], tuple]] = {
 
 DARK_TYPES = frozenset("FGS_DARK MIR_DARKALL MIR_DARKIMG MIR_DARKMRS NRC_DARK NIS_DARK NRS_DARK".split())
 GUIDER_TYPES = frozenset("FGS_ID-IMAGE FGS_ID-STACK FGS_ACQ1 FGS_ACQ2 FGS_TRACK FGS_FINEGUIDE".split())
-WFSS_TYPES = frozenset("NIS_WFSS NRC_WFSS MIR_WFSS".split())
 
 
 @dataclass(frozen=True)
 class Node:
     """One thing to make: an exposure through stage 1, or an association through its stage.
 
-    ``needs`` are file names that must exist before it starts; ``stage`` names the flow; ``target`` is its input.
+    ``needs`` names the nodes that must be done before it starts; ``stage`` is its flow, ``target`` the flow's input.
     """
 
     name: str
@@ -161,8 +160,10 @@ def find_exposures(inputs: Sequence[str]) -> tuple[dict[str, str], Mapping[str, 
             urls |= dict.fromkeys(listing(url, "**/*_uncal.fits*"))
             tables["pool"] += listing(url, "*_pool.csv")
             tables["asn"] += listing(url, "*_asn.json")
-    for url in (*tables["pool"], *tables["asn"]):
-        urls |= dict.fromkeys(listing(folder_of(url), "**/*_uncal.fits*"))
+    # The exposures of a pool or association are beside it; the folders that were given are listed already.
+    beside = dict.fromkeys(folder_of(url) for url in inputs if url.endswith((".csv", ".json")))
+    for folder in beside:
+        urls |= dict.fromkeys(listing(folder, "**/*_uncal.fits*"))
     if not urls and not tables["asn"]:
         raise ProductError(
             f"{' '.join(inputs)}: expected *_uncal.fits exposures, a pool (*_pool.csv) or associations (*_asn.json), but "
