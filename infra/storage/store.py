@@ -20,7 +20,7 @@ import tempfile
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -42,11 +42,25 @@ _ADVICE = {
 }
 
 
+_PART = ".part-"
+
 _publishing = [threading.Lock() for _ in range(64)]
 
 
 class StorageError(Exception):
     """A file cannot be read or written; the message says which, why and what to do, in one line."""
+
+
+@dataclass(frozen=True)
+class Stat:
+    """A file as its store tells of it without reading it.
+
+    ``size`` is in bytes. ``version`` is another text whenever the file was written anew (ETag, or time and inode); a copy
+    of the file elsewhere has another one too, so where it differs only the content can tell.
+    """
+
+    size: int
+    version: str
 
 
 def fetch(url: str) -> str:
@@ -228,6 +242,47 @@ def listing(url: str, pattern: str = "*") -> list[str]:
     return [_base(url) + name for name in sorted(shown)]
 
 
+def stat_folder(url: str) -> dict[str, Stat]:
+    """Size and version of every file below a folder, by its name relative to it (``deep/a.fits``), in name order.
+
+    One walk, or one listing of 1000 objects a request: no request for each file. Hidden files are there too, what
+    others are writing is not; folders that are links are not entered. A folder that is not there is an empty one.
+    """
+    with _errors("list", url):
+        if is_local(url):
+            root = local_path(url)
+            found = dict(_walk(root, "")) if Path(root).is_dir() else {}
+        else:
+            system, path = _open_store(url)
+            start = len(path.rstrip("/")) + 1
+            found = {
+                name[start:]: Stat(int(info["size"]), _version(info))
+                for name, info in system.find(path, detail=True).items()
+                if info.get("type") != "directory" and len(name) > start
+            }
+    return dict(sorted(found.items()))
+
+
+def _walk(root: str, below: str) -> Iterator[tuple[str, Stat]]:
+    for entry in os.scandir(os.path.join(root, below)):
+        name = below + entry.name
+        if entry.name.startswith(_PART):
+            continue
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(root, name + "/")
+            elif entry.is_file():
+                status = entry.stat()
+                yield name, Stat(status.st_size, f"{status.st_mtime_ns}-{status.st_ino}")
+        except FileNotFoundError:  # it went while we were looking
+            continue
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    found = next((info[key] for key in ("ETag", "etag", "LastModified", "mtime", "created") if info.get(key)), "")
+    return str(found).strip('"')
+
+
 def join(url: str, *parts: str) -> str:
     """The URL of something inside the folder ``url``.
 
@@ -316,7 +371,7 @@ def _reason(error: Exception) -> str:
 @contextmanager
 def _aside(target: Path) -> Iterator[Path]:
     """A path of the same name in a new hidden folder beside ``target``, which tells who writes there."""
-    folder = target.with_name(f".part-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    folder = target.with_name(f"{_PART}{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     folder.mkdir()
     try:
         yield folder / target.name
@@ -330,7 +385,7 @@ def _host() -> str:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what processes of this machine that are no more have left."""
-    pattern = re.compile(rf"\.part-{re.escape(_host())}-(\d+)-[0-9a-f]{{8}}")
+    pattern = re.compile(rf"{re.escape(_PART)}{re.escape(_host())}-(\d+)-[0-9a-f]{{8}}")
     for entry in os.scandir(folder):
         found = pattern.fullmatch(entry.name)
         if found and not _is_alive(int(found.group(1))):
@@ -396,8 +451,7 @@ def _fetch_to_scratch(url: str) -> _Copy:
     if info.get("type") == "directory":
         raise StorageError(f"{url} is a folder, not a file; correct the path")
     size = int(info["size"])
-    version = next((info[key] for key in ("ETag", "etag", "LastModified", "mtime", "created") if info.get(key)), "")
-    key = f"{url} {version} {size}"
+    key = f"{url} {_version(info)} {size}"
     scratch = _scratch()
     with _changed:
         while key in _copies or not _make_room(url, size):

@@ -24,6 +24,7 @@ from infra.storage.store import (
     name_of,
     publish,
     read_text,
+    stat_folder,
     write_text,
     writing,
 )
@@ -128,6 +129,58 @@ def test_listing_is_sorted_by_pattern_and_without_hidden_files(folder):
     assert listing(folder + "/", "**/*_rate.fits") == [
         join(folder, n) for n in ("a_rate.fits", "b_rate.fits", "deep/c_rate.fits")
     ]
+
+
+def test_a_whole_folder_is_known_in_one_call(folder):
+    assert stat_folder(folder) == {}, "a folder that is not there is an empty one"
+    for name, text in (("b.fits", "b"), ("a.fits", "aaa"), ("deep/er/c.fits", "cc"), (".side/a.json", "{}")):
+        write_text(join(folder, name), text)
+    before = stat_folder(folder)
+    assert {name: stat.size for name, stat in before.items()} == {
+        ".side/a.json": 2, "a.fits": 3, "b.fits": 1, "deep/er/c.fits": 2
+    }  # fmt: skip
+    assert list(before) == sorted(before)
+    time.sleep(0.01)
+    write_text(join(folder, "a.fits"), "xyz")
+    after = stat_folder(folder + "/")
+    assert {name for name in after if after[name] != before[name]} == {"a.fits"}, "same size, another content"
+    with writing(join(folder, "deep/new.fits")) as path:
+        Path(path).write_text("half")
+        assert stat_folder(folder) == after, "what is being written is not there yet"
+
+
+def test_a_whole_folder_does_not_enter_links(tmp_path):
+    write_text(str(tmp_path / "outside" / "x.fits"), "x")
+    write_text(str(tmp_path / "in" / "a.fits"), "a")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "outside")
+    (tmp_path / "in" / "round").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "b.fits").symlink_to(tmp_path / "outside" / "x.fits")
+    (tmp_path / "in" / "broken.fits").symlink_to(tmp_path / "nowhere")
+    assert list(stat_folder(str(tmp_path / "in"))) == ["a.fits", "b.fits"]
+
+
+@pytest.mark.parametrize("folder", ["local", "s3"], indirect=True)
+def test_thousands_of_files_take_few_requests(folder, monkeypatch):
+    if store.is_local(folder):
+        Path(folder).mkdir()
+        for number in range(2500):
+            (Path(folder) / f"{number:05}.txt").touch()
+        assert len(stat_folder(folder)) == 2500
+        return
+    import boto3
+
+    client = boto3.client("s3")
+    bucket, prefix = folder.removeprefix("s3://").split("/")
+    for number in range(2500):
+        client.put_object(Bucket=bucket, Key=f"{prefix}/{number:05}.txt", Body=b"x")
+    calls = []
+    s3 = fsspec.filesystem("s3", use_listings_cache=False)
+    original = type(s3)._call_s3
+    monkeypatch.setattr(type(s3), "_call_s3", lambda *args, **kw: calls.append(args[1]) or original(*args, **kw))
+    original_list = type(s3)._iterdir
+    monkeypatch.setattr(type(s3), "_iterdir", lambda *args, **kw: calls.append("list") or original_list(*args, **kw))
+    assert len(stat_folder(folder)) == 2500
+    assert len(calls) < 5, "not one for each file"
 
 
 def test_what_is_not_there_is_an_error_of_one_line_that_names_it(folder):
