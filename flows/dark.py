@@ -1,9 +1,7 @@
 """calwebb_dark: dark exposures, corrected for everything but the dark itself."""
 
-from prefect import flow
-
 from flows.detector1 import load_ramp, steps_for
-from flows.stage import STAGE, Overrides, prepare, run_name, save
+from flows.stage import Overrides, prepare, save, stage_flow
 from infra.monitoring import working_on
 from infra.products.header import Header
 from infra.products.names import base_of, rename
@@ -16,7 +14,7 @@ def dark_steps(header: Header) -> tuple:
     return steps[: steps.index(dark_current)]
 
 
-@flow(name="calwebb_dark", flow_run_name=run_name("dark"), **STAGE)
+@stage_flow("dark")
 def dark(exposure: str, output: str, overrides: Overrides | None = None) -> list[str]:
     """Correct the ramps of one dark exposure; returns the ``_dark`` that it wrote."""
     with working_on(base_of(exposure)):

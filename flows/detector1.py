@@ -2,9 +2,7 @@
 
 import difflib
 
-from prefect import flow
-
-from flows.stage import STAGE, Overrides, prepare, run_name, runs, save
+from flows.stage import Overrides, prepare, runs, save, stage_flow
 from infra.monitoring import working_on
 from infra.products.header import Header, ProductError
 from infra.products.names import base_of, rename
@@ -105,7 +103,7 @@ def all_steps(header: Header) -> tuple:
     return (*steps_for(header), ramp_fit, gain_scale)
 
 
-@flow(name="calwebb_detector1", flow_run_name=run_name("detector1"), **STAGE)
+@stage_flow("detector1")
 def detector1(exposure: str, output: str, overrides: Overrides | None = None) -> list[str]:
     """Calibrate the ramps of one ``_uncal`` exposure; returns the ``_rate`` (and ``_rateints``) that it wrote.
 

@@ -1,8 +1,6 @@
 """calwebb_guider: images of the fine guidance sensor's own work, calibrated."""
 
-from prefect import flow
-
-from flows.stage import STAGE, Overrides, prepare, run_name, save
+from flows.stage import Overrides, prepare, save, stage_flow
 from infra.monitoring import working_on
 from infra.products.guider import read_guider
 from infra.products.names import base_of, rename
@@ -14,7 +12,7 @@ from tasks.products import load
 STEPS = (dq_init, guider_cds, flat_field)
 
 
-@flow(name="calwebb_guider", flow_run_name=run_name("guider"), **STAGE)
+@stage_flow("guider")
 def guider(exposure: str, output: str, overrides: Overrides | None = None) -> list[str]:
     """Calibrate one guider exposure; returns the ``_cal`` that it wrote."""
     with working_on(base_of(exposure)):

@@ -1,8 +1,6 @@
 """calwebb_image2: slopes of a direct image to calibrated surface brightness, with its place on the sky."""
 
-from prefect import flow
-
-from flows.stage import STAGE, Overrides, member_urls, open_association, prepare, run_name, runs, save, science_url
+from flows.stage import Overrides, member_urls, open_association, prepare, runs, save, science_url, stage_flow
 from infra.monitoring import working_on
 from infra.products.image import read_image
 from infra.products.names import suffix_of
@@ -17,7 +15,7 @@ STEPS = (assign_wcs, flat_field, photom)
 ALL_STEPS = (*STEPS, resample)
 
 
-@flow(name="calwebb_image2", flow_run_name=run_name("image2"), **STAGE)
+@stage_flow("image2")
 def image2(association: str, output: str, overrides: Overrides | None = None) -> list[str]:
     """Calibrate the images of a level 2 association (or of one ``_rate`` file); returns the ``_cal`` and ``_i2d`` written."""
     asn = open_association(association)

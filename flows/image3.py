@@ -1,8 +1,6 @@
 """calwebb_image3: calibrated images of one field to a mosaic, the catalog of its sources and their map."""
 
-from prefect import flow
-
-from flows.stage import STAGE, Overrides, candidate_name, member_urls, open_association, prepare, run_name, runs, save
+from flows.stage import Overrides, candidate_name, member_urls, open_association, prepare, runs, save, stage_flow
 from infra.monitoring import working_on
 from infra.products.image import read_image
 from infra.products.names import rename
@@ -17,7 +15,7 @@ ON_EXPOSURES = (tweakreg, skymatch, outlier_detection)
 ALL_STEPS = (*ON_EXPOSURES, resample, source_catalog)
 
 
-@flow(name="calwebb_image3", flow_run_name=run_name("image3"), **STAGE)
+@stage_flow("image3")
 def image3(association: str, output: str, overrides: Overrides | None = None) -> list[str]:
     """Make the mosaic of a level 3 association; returns the ``_crf``, ``_i2d``, ``_cat.ecsv`` and ``_segm`` written."""
     asn = open_association(association)

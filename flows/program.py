@@ -11,18 +11,15 @@ import logging
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-from prefect.futures import PrefectConcurrentFuture
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.states import Failed
+from prefect.states import Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -46,6 +43,7 @@ from flows.spec3 import ALL_STEPS as SPEC3_STEPS
 from flows.spec3 import spec3
 from flows.stage import IMAGE_TYPES, Overrides, prepare, reftypes_of
 from infra.errors import one_line
+from infra.observed import ObservedFlow, ObservedTask, is_observed
 from infra.products.fits import read_header
 from infra.products.header import Header, ProductError
 from infra.products.names import base_of, suffix_of
@@ -260,8 +258,7 @@ def pipeline_of(association: Association) -> str:
     return association.asn_type.rsplit("-", 1)[-1] if association.asn_type.endswith("2") else association.asn_type
 
 
-@task(task_run_name="{node.stage} {node.name}", cache_policy=NO_CACHE, persist_result=False)
-def make(node: Node, output: str, overrides: Overrides) -> Any:
+def make_node(node: Node, output: str, overrides: Overrides) -> Any:
     """Make one node by its stage flow; returns its outcome, or Prefect's Failed with one line, and never raises.
 
     A raise here would mark the steps of the child flow as rolled back (measured on Prefect 3.8).
@@ -284,16 +281,43 @@ def make(node: Node, output: str, overrides: Overrides) -> Any:
         return Failed(message=line)
 
 
+make = ObservedTask(make_node, "make", task_run_name="{node.stage} {node.name}")
+
+
+@contextlib.contextmanager
+def threads(slots: int) -> Iterator[Callable[[Node, str, Overrides], Future]]:
+    """Where nodes are made: threads of this process, those of Prefect's task runner in a run that it watches."""
+    if is_observed():
+        yield lambda *what: make.submit(*what).wrapped_future  # type: ignore[attr-defined]
+    else:
+        with ThreadPoolExecutor(slots) as pool:
+            yield lambda *what: pool.submit(make, *what)
+
+
+def outcome_of(result: Any) -> Outcome:
+    """The outcome that ``make`` returned, by itself or inside the state of a Prefect task."""
+    if isinstance(result, State):
+        return cast(Outcome, result.result()) if result.is_completed() else Outcome("failed", error=result.message)
+    return cast(Outcome, result)
+
+
 def execute(
     nodes: Sequence[Node], output: str, overrides: Overrides, slots: int, ended: Callable[[Node, Outcome], None]
 ) -> dict[str, Outcome]:
-    """Run the graph: a node is handed to Prefect when all that it needs is done and a slot is free.
+    """Run the graph: a node is handed out when all that it needs is done and a slot is free.
 
     Waiting nodes cost nothing: they are not tasks yet. ``ended`` is called for each node as it ends.
     """
+    with threads(slots) as submit:
+        return _execute(nodes, lambda node: submit(node, output, overrides), slots, ended)
+
+
+def _execute(
+    nodes: Sequence[Node], submit: Callable[[Node], Future], slots: int, ended: Callable[[Node, Outcome], None]
+) -> dict[str, Outcome]:
     outcomes: dict[str, Outcome] = {}
     waiting = {node.name: node for node in nodes}
-    running: dict[Future, tuple[Node, Any, float, str]] = {}
+    running: dict[Future, tuple[Node, float, str]] = {}
 
     def end(node: Node, outcome: Outcome) -> None:
         outcomes[node.name] = outcome
@@ -310,25 +334,19 @@ def execute(
                 progress = True
             elif len(running) < slots and all(name in outcomes for name in node.needs):
                 del waiting[node.name]
-                future: PrefectConcurrentFuture = make.submit(node, output, overrides)  # type: ignore[assignment]
-                running[future.wrapped_future] = (node, future, time.monotonic(), _now())
+                running[submit(node)] = (node, time.monotonic(), _now())
         if not running:
             if waiting and not progress:
                 raise ProductError(f"associations wait for each other in a circle: {', '.join(sorted(waiting))}")
             continue
         for done in wait(running, return_when=FIRST_COMPLETED).done:
-            node, future, clock, started = running.pop(done)
-            future.wait()
-            final = future.state
-            outcome = Outcome("failed", error=final.message)
-            if final.is_completed():
-                outcome = cast(Outcome, final.result())
+            node, clock, started = running.pop(done)
+            outcome = outcome_of(done.result())
             end(node, replace(outcome, started=started, seconds=time.monotonic() - clock))
     return outcomes
 
 
-@flow(name="calweave_program", flow_run_name="program {output}", persist_result=False, validate_parameters=False)
-def program(
+def calibrate(
     inputs: list[str], output: str, overrides: Overrides | None = None, slots: int = 1, truth: str | None = None
 ) -> dict[str, Any]:
     """Calibrate a program; returns the content of ``run.json``, which it writes into ``output`` beside ``report.html``."""
@@ -364,6 +382,9 @@ def program(
     return record
 
 
+program = ObservedFlow(calibrate, "calweave_program", "program {output}")
+
+
 def pack_program(inputs: Sequence[str], folder: Path) -> None:
     """Copy the reference files that a run of these exposures needs into ``folder``, which is then a cache by itself."""
     _, _, headers = find_exposures(inputs)
@@ -380,9 +401,8 @@ def run_program(
 ) -> int:
     """Run a program from the command line, with a progress bar and a summary; returns the exit code."""
     with _progress(console):
-        record = program.with_options(task_runner=ThreadPoolTaskRunner(max_workers=slots))(  # type: ignore[arg-type]
-            list(inputs), output, dict(overrides), slots, truth
-        )
+        program.task_runner = ThreadPoolTaskRunner(max_workers=slots)  # type: ignore[assignment]
+        record = program(list(inputs), output, dict(overrides), slots, truth)
     return summarise(record, console)
 
 

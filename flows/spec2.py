@@ -1,8 +1,6 @@
 """calwebb_spec2: slopes of a dispersed exposure to calibrated spectra. Built so far: wide field slitless spectroscopy."""
 
-from prefect import flow
-
-from flows.stage import STAGE, Overrides, member_urls, open_association, prepare, run_name, runs, save, science_url
+from flows.stage import Overrides, member_urls, open_association, prepare, runs, save, science_url, stage_flow
 from infra.monitoring import working_on
 from infra.products.catalog import read_catalog
 from infra.products.header import Header, ProductError
@@ -23,7 +21,7 @@ ALL_STEPS = (assign_wcs, background, flat_field, extract_2d, srctype, wfss_conta
 WFSS_TYPES = frozenset("NIS_WFSS NRC_WFSS".split())
 
 
-@flow(name="calwebb_spec2", flow_run_name=run_name("spec2"), **STAGE)
+@stage_flow("spec2")
 def spec2(association: str, output: str, overrides: Overrides | None = None) -> list[str]:
     """Calibrate the spectra of a level 2 association; returns the ``_cal`` and ``_x1d`` written."""
     asn = open_association(association)

@@ -1,9 +1,7 @@
 """calwebb_spec3: the calibrated spectra of many exposures to one spectrum per source. Built so far: slitless."""
 
-from prefect import flow
-
 from flows.spec2 import require_wfss
-from flows.stage import STAGE, Overrides, member_urls, open_association, prepare, run_name, runs, save
+from flows.stage import Overrides, member_urls, open_association, prepare, runs, save, stage_flow
 from infra.monitoring import working_on
 from infra.products.slits import read_slits
 from tasks.combine_1d import combine_1d
@@ -17,7 +15,7 @@ from tasks.step import Options
 ALL_STEPS = (exp_to_source, pixel_replace, extract_1d, combine_1d)
 
 
-@flow(name="calwebb_spec3", flow_run_name=run_name("spec3"), **STAGE)
+@stage_flow("spec3")
 def spec3(association: str, output: str, overrides: Overrides | None = None) -> list[str]:
     """Combine the spectra of a level 3 association by source; returns the ``_x1d`` and ``_c1d`` written."""
     asn = open_association(association)

@@ -1,4 +1,4 @@
-"""What the stage flows share: settings of their Prefect flows, the start (references, options) and the end (save)."""
+"""What the stage flows share: the flow itself, the start (references, options) and the end (save)."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -7,6 +7,7 @@ from typing import Any
 from prefect.runtime import flow_run
 
 from associations.association import Association, Product, read_association, single_association
+from infra.observed import ObservedFlow
 from infra.products.header import Header, ProductError
 from infra.products.names import base_of, stem_of
 from infra.provenance import stamp
@@ -26,18 +27,15 @@ IMAGE_TYPES = frozenset("FGS_IMAGE MIR_IMAGE NRC_IMAGE NIS_IMAGE NRS_MIMF".split
 #: Options of the parameter file and the command line: step -> option -> value.
 Overrides = Mapping[str, Mapping[str, Any]]
 
-#: Settings of every stage flow: names go in and out, nothing is kept by Prefect, nothing is validated twice.
-STAGE: dict[str, Any] = {"persist_result": False, "validate_parameters": False}
 
+def stage_flow(stage: str) -> Callable[[Callable], ObservedFlow]:
+    """Make ``function(input, output, overrides)`` the flow of a stage; its runs are named by what they work on."""
 
-def run_name(stage: str) -> Callable[[], str]:
-    """The name of a flow run in Prefect: the stage and the product that it works on."""
-
-    def name() -> str:
+    def run_name() -> str:
         parameters = flow_run.parameters
         return f"{stage} {stem_of(parameters.get('exposure') or parameters.get('association'))}"
 
-    return name
+    return lambda function: ObservedFlow(function, name=f"calwebb_{stage}", flow_run_name=run_name)
 
 
 def prepare(

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel
 
+from infra.observed import ObservedTask
 from infra.products.header import Header, keyword_of
 from infra.references.content import References
 
@@ -118,7 +117,7 @@ def step(
             used = {reftype: references.name(reftype) for reftype in wanted if reftype in references.files}
             return record(result, info, "COMPLETE", "", used, chosen.values.model_dump(mode="json"), references.sha1)
 
-        return task(name=name, cache_policy=NO_CACHE, persist_result=False)(run)
+        return ObservedTask(run, name)
 
     return decorate
 
