@@ -9,7 +9,7 @@ from astropy.io import fits
 
 from calibration import dq
 from infra.products.header import Header
-from infra.products.ramp import Ramp
+from infra.products.ramp import Ramp, write_uncal
 from infra.references.content import References
 
 FRAME_TIME = 10.0  # [s]
@@ -149,6 +149,12 @@ def make_exposure(folder: Path, exposure: Exposure) -> tuple[Ramp, References]:
         zeroframe=zeroframe,
     )
     return ramp, References(files, "jwst_0001.pmap")
+
+
+def write_raw(ramp: Ramp, path: Path) -> None:
+    """Write the raw ramps as an ``_uncal`` file."""
+    zeroframe = None if ramp.zeroframe is None else ramp.zeroframe.astype(np.uint16)
+    write_uncal(path, ramp.header, ramp.data.astype(np.uint16), zeroframe=zeroframe)
 
 
 def _drift(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:

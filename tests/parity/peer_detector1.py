@@ -1,6 +1,7 @@
 """Runs the steps of stage 1 of the official package, one after the other, on files that our test made; by its interpreter.
 
-Argument: a JSON file with a list of {name, exposure, references, steps, options}; beside it appears ``<name>_<step>.npz``.
+Argument: a JSON file with a list of {name, exposure, references, steps, options}, beside which appears
+``<name>_<step>.npz``; or of {name, exposure, pipeline, options}: a whole pipeline, ``<name>_<pipeline>.npz``.
 """
 
 import json
@@ -9,7 +10,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from jwst import pipeline
 from jwst.charge_migration import ChargeMigrationStep
+from jwst.clean_flicker_noise import CleanFlickerNoiseStep
 from jwst.dark_current import DarkCurrentStep
 from jwst.dq_init import DQInitStep
 from jwst.emicorr import EmiCorrStep
@@ -23,6 +26,7 @@ from jwst.jump import JumpStep
 from jwst.lastframe import LastFrameStep
 from jwst.linearity import LinearityStep
 from jwst.persistence import PersistenceStep
+from jwst.picture_frame import PictureFrameStep
 from jwst.ramp_fitting import RampFitStep
 from jwst.refpix import RefPixStep
 from jwst.reset import ResetStep
@@ -37,13 +41,17 @@ STEPS = {
     "guider_cds": GuiderCdsStep, "ipc": IPCStep, "jump": JumpStep, "linearity": LinearityStep,
     "persistence": PersistenceStep, "ramp_fit": RampFitStep, "refpix": RefPixStep, "saturation": SaturationStep,
     "superbias": SuperBiasStep, "firstframe": FirstFrameStep, "lastframe": LastFrameStep, "reset": ResetStep,
-    "rscd": RscdStep, "emicorr": EmiCorrStep,
+    "rscd": RscdStep, "emicorr": EmiCorrStep, "clean_flicker_noise": CleanFlickerNoiseStep,
+    "picture_frame": PictureFrameStep,
 }  # fmt: skip
 RATES = ("data", "err", "dq", "var_poisson", "var_rnoise")
 RAMPS = ("data", "pixeldq", "groupdq", "zeroframe")
 
 
 def run(case: dict, folder: Path) -> None:
+    if "pipeline" in case:
+        run_pipeline(case, folder)
+        return
     model = getattr(datamodels, case.get("model", "RampModel"))(case["exposure"])
     for name in case["steps"]:
         step = STEPS[name](**case["options"].get(name, {}))
@@ -52,10 +60,30 @@ def run(case: dict, folder: Path) -> None:
             if case["references"].get(reftype):
                 setattr(step, f"override_{reftype}", case["references"][reftype])
         model = step.run(model) if not isinstance(model, tuple) else tuple(step.run(one) for one in model)
-        for suffix, one in zip(("", "ints"), model if isinstance(model, tuple) else (model,), strict=False):
-            planes = {key: getattr(one, key) for key in {*RATES, *RAMPS} if one.hasattr(key)}
+        products = model if isinstance(model, tuple) else (model,)
+        for suffix, one in zip(("", "ints"), products, strict=False):
             status = getattr(one.meta.cal_step, {"dark_current": "dark_sub"}.get(name, name))
-            np.savez(folder / f"{case['name']}_{name}{suffix}.npz", status=status, **planes)
+            save(folder / f"{case['name']}_{name}{suffix}.npz", one, status)
+
+
+def run_pipeline(case: dict, folder: Path) -> None:
+    """The pipeline at its defaults, with the references of the cache; rates of the integrations come out as a file."""
+    name = case["pipeline"]
+    # Not from a file of parameters: these are the defaults of the package, and what the cache says.
+    work = folder / f"{case['name']}_{name}"
+    work.mkdir()
+    made = getattr(pipeline, name).call(
+        case["exposure"], steps=case["options"], save_results=True, output_dir=str(work)
+    )
+    save(folder / f"{case['name']}_{name}.npz", made, "COMPLETE")
+    for path in work.glob("*_rateints.fits"):
+        with datamodels.open(path) as ints:
+            save(folder / f"{case['name']}_{name}ints.npz", ints, "COMPLETE")
+
+
+def save(path: Path, model: datamodels.JwstDataModel, status: str) -> None:
+    planes = {key: getattr(model, key) for key in {*RATES, *RAMPS, "int_times"} if model.hasattr(key)}
+    np.savez(path, status=status, **planes)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,12 @@ number of rows there, which matters for areas that are not square; an enlarged c
 the jumps only; a group that has yet another flag beside jump, saturated or not to be used counts for showers there.
 """
 
-import json
-
 import numpy as np
 import pytest
-from hard_ramps import Exposure, make_exposure
-from parity.test_detector1_parity import run_peer, write_raw
+from hard_ramps import Exposure, make_exposure, write_raw
+from stage1_parity import job, load, run_jobs
 
 from calibration.simulate.large_events import shower_charge, snowball_charge
-from infra.synthetic.crds_cache import write_mappings
 from tasks.dq_init import dq_init
 from tasks.firstframe import firstframe
 from tasks.jump import jump
@@ -103,21 +100,11 @@ def showers(tmp_path_factory, peer):
 
 def run(folder, ramp, references, peer, cases, switch, steps=("saturation",)):
     """Group flags of the official package."""
-    write_raw(ramp, folder / "raw_uncal.fits")
-    jobs = [
-        {
-            "name": name,
-            "exposure": str(folder / "raw_uncal.fits"),
-            "references": references.files,
-            "steps": [*steps, "jump"],
-            "options": {"jump": options | switch},
-        }
-        for name, options in cases.items()
-    ]
-    (folder / "jobs.json").write_text(json.dumps(jobs))
-    write_mappings(folder / "crds", {"NIRISS": [], "MIRI": []})
-    run_peer(peer, folder / "jobs.json")
-    return {name: np.load(folder / f"{name}_jump.npz")["groupdq"] for name in cases}
+    raw, steps = folder / "raw_uncal.fits", [*steps, "jump"]
+    write_raw(ramp, raw)
+    jobs = [job(name, raw, references.files, steps, {"jump": options | switch}) for name, options in cases.items()]
+    run_jobs(peer, folder, jobs)
+    return {name: load(folder, name, "jump")["groupdq"] for name in cases}
 
 
 @pytest.mark.parametrize("case", SNOWBALLS)
