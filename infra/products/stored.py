@@ -102,7 +102,7 @@ class Stored:
             self._move_bytes(call, block, ((integrations.start * planes + k) * ny + rows.start) * pixel)
 
     def _move_bytes(self, call: Any, array: np.ndarray, offset: int) -> None:
-        view = memoryview(array).cast("B")
+        view = memoryview(array).cast("B")  # type: ignore[arg-type]
         done = 0
         while done < len(view):
             moved = call(self.file.fileno(), [view[done : done + 2**30]], offset + done)
