@@ -107,7 +107,8 @@ def all_steps(header: Header) -> tuple:
 def detector1(exposure: str, output: str, overrides: Overrides | None = None) -> list[str]:
     """Calibrate the ramps of one ``_uncal`` exposure; returns the ``_rate`` (and ``_rateints``) that it wrote.
 
-    Without the slope fit (``ramp_fit.skip``) it writes the corrected ramps, ``_ramp``.
+    Without the slope fit (``ramp_fit.skip``) it writes the corrected ramps, ``_ramp``; with it only where
+    ``detector1.save_calibrated_ramp`` asks for them.
     """
     with working_on(base_of(exposure)):
         ramp = load_ramp(exposure)
@@ -117,8 +118,10 @@ def detector1(exposure: str, output: str, overrides: Overrides | None = None) ->
             ramp = step(ramp, references, options)
         if not runs("ramp_fit", options):
             return [save(ramp, output, rename(exposure, "ramp"), references)]
-        rates = ramp_fit(ramp, references, options)
         made = []
+        if options.of("detector1").values.save_calibrated_ramp:
+            made.append(save(ramp, output, rename(exposure, "ramp"), references))
+        rates = ramp_fit(ramp, references, options)
         for rate, suffix in zip(rates, ("rate", "rateints"), strict=True):
             if rate is not None:
                 rate = gain_scale(rate, references, options)

@@ -18,7 +18,7 @@ import asdf
 from pydantic import BaseModel, ValidationError
 
 import tasks
-from tasks.step import STEPS, Options, Step, StepOptions
+from tasks.step import PIPELINES, STEPS, Options, Step, StepOptions
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def all_steps() -> Mapping[str, Step]:
 def resolve_options(
     parameter_references: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Mapping[str, Any]]
 ) -> Options:
-    """The options of every step that somebody set something for.
+    """The options of every step, and pipeline, that somebody set something for.
 
     Parameters
     ----------
@@ -55,14 +55,15 @@ def resolve_options(
     """
     chosen: dict[str, dict[str, Any]] = {}
     for name, values in parameter_references.items():
-        if name in STEPS:
-            known = {"skip", *STEPS[name].options.model_fields}
+        if name in STEPS or name in PIPELINES:
+            known = set(_known_options(name))
             left = sorted(set(values) - known)
             if left:
                 log.debug("%s: its parameter reference has options that are not ours: %s", name, ", ".join(left))
             chosen.setdefault(name, {}).update({key: values[key] for key in values if key in known})
     for name, values in overrides.items():
-        require_step(name)
+        if name not in PIPELINES:
+            require_step(name)
         for key in values:
             _require_option(name, key)
         chosen.setdefault(name, {}).update(values)
@@ -88,14 +89,18 @@ def merge_overrides(*sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict
 def require_step(name: str) -> Step:
     """The step of that name, or an error that names the nearest."""
     if name not in all_steps():
-        raise OptionError(f"there is no step {name!r}{_nearest(name, STEPS)}; `calweave steps` lists them")
+        raise OptionError(f"there is no step {name!r}{_nearest(name, [*STEPS, *PIPELINES])}; `calweave steps` lists them")
     return STEPS[name]
 
 
 def _require_option(name: str, key: str) -> None:
-    known = ["skip", *STEPS[name].options.model_fields]
+    known = _known_options(name)
     if key not in known:
         raise OptionError(f"{name} has no option {key!r}{_nearest(key, known)}; it has {', '.join(known)}")
+
+
+def _known_options(name: str) -> list[str]:
+    return list(PIPELINES[name].model_fields) if name in PIPELINES else ["skip", *STEPS[name].options.model_fields]
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
@@ -105,13 +110,14 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 def _checked(name: str, values: Mapping[str, Any]) -> StepOptions:
     own = {key: value for key, value in values.items() if key != "skip"}
+    options = PIPELINES[name] if name in PIPELINES else STEPS[name].options
     try:
         skip = None if values.get("skip") is None else _Skip(skip=values["skip"]).skip
-        return StepOptions(STEPS[name].options(**own), skip)
+        return StepOptions(options(**own), skip)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        field = STEPS[name].options.model_fields.get(key)
+        field = options.model_fields.get(key)
         default = "" if field is None else f"; the default is {field.default!r} ({field.description})"
         raise OptionError(f"{name}.{key}={first['input']!r} is not valid: {first['msg'].lower()}{default}") from None
 

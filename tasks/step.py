@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from infra.observed import ObservedTask
 from infra.products.header import Header, keyword_of
@@ -50,6 +50,16 @@ class Step:
 
 STEPS: dict[str, Step] = {}
 
+
+class Detector1Options(BaseModel, frozen=True, extra="forbid"):
+    """What stage 1 writes beside the rates."""
+
+    save_calibrated_ramp: bool = Field(False, description="write the corrected ramps too, _ramp")
+
+
+#: Options of whole pipelines; they cannot be skipped.
+PIPELINES: dict[str, type[BaseModel]] = {"detector1": Detector1Options}
+
 #: Steps whose ``S_*`` card has another name in the data models.
 _NAME_IN_SCHEMA = {"dark_current": "dark_sub"}
 
@@ -69,8 +79,8 @@ class Options:
     steps: Mapping[str, StepOptions] = field(default_factory=dict)
 
     def of(self, name: str) -> StepOptions:
-        """The options of one step."""
-        return self.steps.get(name) or StepOptions(STEPS[name].options())
+        """The options of one step, or of a pipeline."""
+        return self.steps.get(name) or StepOptions(PIPELINES[name]() if name in PIPELINES else STEPS[name].options())
 
 
 def step(

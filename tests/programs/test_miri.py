@@ -3,6 +3,7 @@
 import numpy as np
 
 from infra.products.image import read_image
+from infra.products.ramp import read_ramp
 from infra.synthetic.miri import write_miri_exposure
 
 LIGHT = 3000.0  # [e-/s]
@@ -11,13 +12,19 @@ LIGHT = 3000.0  # [e-/s]
 def test_a_miri_exposure_becomes_rates(calweave, tmp_path):
     exposure = write_miri_exposure(tmp_path, 2, 12, "SUB64", rate=np.full((64, 72), LIGHT), emi=5.0)
     done = calweave(
-        "stage", "detector1", exposure.uncal, "--out", tmp_path / "out", "-p", "emicorr.skip=false", crds=exposure.crds
-    )
+        "stage", "detector1", exposure.uncal, "--out", tmp_path / "out", "-p", "emicorr.skip=false",
+        "-p", "detector1.save_calibrated_ramp=true", crds=exposure.crds,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [path.name.rsplit("_", 1)[1] for path in sorted((tmp_path / "out").iterdir())] == [
+        "ramp.fits",
         "rate.fits",
         "rateints.fits",
     ]
+    (ramp,) = map(read_ramp, (tmp_path / "out").glob("*_ramp.fits"))
+    assert ramp.data.shape == (2, 12, 64, 72)
+    assert ramp.header["S_JUMP"] == "COMPLETE"
+    assert "S_RAMP" not in ramp.header
     (path,) = (tmp_path / "out").glob("*_rate.fits")
     rate = read_image(path)
     for keyword in ("S_MIREMI", "S_LASTFR", "S_RESET", "S_RSCD", "S_DARK", "S_LINEAR", "S_JUMP", "S_RAMP"):

@@ -19,9 +19,20 @@ def test_every_step_can_be_skipped_or_asked_for():
     assert options.of("saturation").skip is None
 
 
+def test_a_pipeline_has_options_too_but_cannot_be_skipped():
+    assert resolve_options({}, {}).of("detector1").values.save_calibrated_ramp is False
+    chosen = resolve_options(
+        {"detector1": {"save_results": True}}, parse_assignments(["detector1.save_calibrated_ramp=true"])
+    )
+    assert chosen.of("detector1").values.save_calibrated_ramp is True
+    with pytest.raises(OptionError, match="detector1 has no option 'skip'"):
+        merge_overrides(parse_assignments(["detector1.skip=true"]))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["detector.save_calibrated_ramp=true"], "did you mean 'detector1'"),
         (["jumps.rejection_threshold=5"], "did you mean 'jump'"),
         (["jump.rejection_treshold=5"], "did you mean 'rejection_threshold'"),
         (["jump.rejection_threshold=-1"], "greater than 0.*default is"),
