@@ -21,7 +21,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -263,6 +263,34 @@ def stat_folder(url: str) -> dict[str, Stat]:
     return dict(sorted(found.items()))
 
 
+def stat_file(url: str) -> Stat | None:
+    """Size and version of one file as ``stat_folder`` gives them; None where there is no such file."""
+    with _errors("read", url):
+        try:
+            if is_local(url):
+                return _stat_local(os.stat(local_path(url)))
+            system, path = _open_store(url)
+            info = system.info(path)
+        except FileNotFoundError:
+            return None
+    return Stat(int(info["size"]), _version(info))
+
+
+def remove(url: str) -> None:
+    """Remove a file; one that is not there is no error."""
+    with _errors("remove", url):
+        if is_local(url):
+            Path(local_path(url)).unlink(missing_ok=True)
+            return
+        system, path = _open_store(url)
+        with suppress(FileNotFoundError):
+            system.rm_file(path)
+
+
+def _stat_local(status: os.stat_result) -> Stat:
+    return Stat(status.st_size, f"{status.st_mtime_ns}-{status.st_ino}")
+
+
 def _walk(root: str, below: str) -> Iterator[tuple[str, Stat]]:
     for entry in os.scandir(os.path.join(root, below)):
         name = below + entry.name
@@ -272,8 +300,7 @@ def _walk(root: str, below: str) -> Iterator[tuple[str, Stat]]:
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(root, name + "/")
             elif entry.is_file():
-                status = entry.stat()
-                yield name, Stat(status.st_size, f"{status.st_mtime_ns}-{status.st_ino}")
+                yield name, _stat_local(entry.stat())
         except FileNotFoundError:  # it went while we were looking
             continue
 

@@ -24,6 +24,8 @@ from infra.storage.store import (
     name_of,
     publish,
     read_text,
+    remove,
+    stat_file,
     stat_folder,
     write_text,
     writing,
@@ -147,6 +149,14 @@ def test_a_whole_folder_is_known_in_one_call(folder):
     with writing(join(folder, "deep/new.fits")) as path:
         Path(path).write_text("half")
         assert stat_folder(folder) == after, "what is being written is not there yet"
+
+
+def test_one_file_is_told_of_as_its_folder_tells_and_can_be_removed(folder):
+    url = write_text(join(folder, "a.fits"), "abc")
+    assert stat_file(url) == stat_folder(folder)["a.fits"]
+    for _ in range(2):
+        remove(url)
+        assert stat_file(url) is None
 
 
 def test_a_whole_folder_does_not_enter_links(tmp_path):
