@@ -23,6 +23,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -307,7 +308,8 @@ def _walk(root: str, below: str) -> Iterator[tuple[str, Stat]]:
 
 def _version(info: Mapping[str, Any]) -> str:
     found = next((info[key] for key in ("ETag", "etag", "LastModified", "mtime", "created") if info.get(key)), "")
-    return str(found).strip('"')
+    # One store tells the same time as text here and as a number of seconds there.
+    return str(found.timestamp() if isinstance(found, datetime) else found).strip('"')
 
 
 def join(url: str, *parts: str) -> str:
