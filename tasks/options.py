@@ -89,7 +89,9 @@ def merge_overrides(*sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict
 def require_step(name: str) -> Step:
     """The step of that name, or an error that names the nearest."""
     if name not in all_steps():
-        raise OptionError(f"there is no step {name!r}{_nearest(name, [*STEPS, *PIPELINES])}; `calweave steps` lists them")
+        raise OptionError(
+            f"there is no step {name!r}{_nearest(name, [*STEPS, *PIPELINES])}; `calweave steps` lists them"
+        )
     return STEPS[name]
 
 

@@ -66,9 +66,12 @@ _NAME_IN_SCHEMA = {"dark_current": "dark_sub"}
 
 @dataclass(frozen=True)
 class StepOptions:
-    """The options of one step in one run: whether to skip it (None: as the step's default says), and its own values."""
+    """The options of one step in one run: whether to skip it (None: as the step's default says), and its own values.
 
-    values: BaseModel
+    ``values`` is of the class that the step, or pipeline, has for its options.
+    """
+
+    values: Any
     skip: bool | None = None
 
 
