@@ -295,6 +295,9 @@ def _read_tree(hdu: fits.BinTableHDU) -> asdf.AsdfFile | None:
     if data is None or not len(data):
         return None
     buffer = io.BytesIO(np.ascontiguousarray(data.field(0)).tobytes())
+    # A context copies the settings as they are: what the installed packages offer is then looked up once, not for each file.
+    settings = asdf.get_config()
+    _ = settings.extensions, settings.resource_manager
     # To validate what was validated when it was written takes half of the time that a read takes.
     with asdf.config_context() as config:
         config.validate_on_read = False
