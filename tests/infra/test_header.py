@@ -67,3 +67,14 @@ def test_a_card_that_no_model_knows_is_kept_where_it_was():
 def test_not_a_number_is_refused_in_words():
     with pytest.raises(ProductError, match="VA_SCALE is nan"):
         format_cards(Header({"VA_SCALE": float("nan")}), "SCI")
+
+
+def test_the_map_that_is_kept_on_disk_is_the_one_of_the_schemas(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    keywords.cache_clear()
+    read = keywords()
+    keywords.cache_clear()
+    kept = keywords()
+    keywords.cache_clear()
+    assert len(list((tmp_path / "calweave").glob("keywords-*.json"))) == 1
+    assert list(kept.items()) == list(read.items())
