@@ -4,16 +4,18 @@
     -> non-linearity -> bias, reset noise -> drifts of the amplifiers, 1/f noise, read noise -> average of frames -> 16 bits
 
 Every frame is simulated, also those that the detector averages into a group or drops between groups. The full frame has four
-amplifiers and reference pixels that see all drifts; a subarray has one amplifier.
+amplifiers and reference pixels that see all drifts; a subarray has one amplifier, or four where it is as wide as the detector.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from calibration.jit import kernel
 from calibration.simulate.cosmic_rays import cosmic_ray_charge
-from calibration.simulate.references import FULL_SIZE, Detector
+from calibration.simulate.large_events import snowballs
+from calibration.simulate.references import Detector
 
 RESET_NOISE = 14.0  # [DN], differs from integration to integration
 DRIFT = 4.0  # [DN], of an amplifier, from frame to frame
@@ -22,23 +24,66 @@ PINK_NOISE = 1.5  # [DN], 1/f noise, one value per line read
 TOP = 65_535  # [DN], largest number of the converter
 
 
+#: A pixel that a particle hit: where it is, the first group that has the charge [e-], and how much of it that group has (a
+#: hit in the middle of an averaged group is seen by its later frames only). All indices from 0.
+HIT = np.dtype(
+    [("integration", "i4"), ("group", "i4"), ("y", "i4"), ("x", "i4"), ("charge", "f4"), ("part", "f4")]
+)  # fmt: skip
+FAINTEST_HIT = 1.0  # [e-]
+
+
 @dataclass(frozen=True)
 class Readout:
-    """How the detector is read: integrations, groups, frames averaged and dropped, seconds per frame."""
+    """How the detector is read: integrations, groups, frames averaged and dropped, seconds per frame.
+
+    ``divisor`` is what the sum of the frames of a group is divided by on board, FRMDIVSR (0: their number).
+    """
 
     nints: int
     ngroups: int
     nframes: int
     groupgap: int
     tframe: float
+    divisor: int = 0
 
     @property
     def tgroup(self) -> float:
         """Seconds from group to group."""
         return (self.nframes + self.groupgap) * self.tframe
 
+    @property
+    def frames(self) -> int:
+        """Frames from the first to the last of an integration."""
+        return self.ngroups * self.nframes + (self.ngroups - 1) * self.groupgap
 
-def expose(rate: np.ndarray, detector: Detector, readout: Readout, rng: np.random.Generator) -> np.ndarray:
+
+@dataclass(frozen=True)
+class RawExposure:
+    """What comes from the detector, and what particles did to it.
+
+    Attributes
+    ----------
+    ramp : (nints, ngroups, ny, nx) uint16
+        Raw ramps [DN], DMS orientation.
+    zeroframe : (nints, ny, nx) uint16
+        The first frame of each integration [DN].
+    hits : (n,) HIT
+        Pixels that were hit, in the order of integrations and groups.
+    """
+
+    ramp: np.ndarray
+    zeroframe: np.ndarray
+    hits: np.ndarray
+
+
+def expose(
+    rate: np.ndarray,
+    detector: Detector,
+    readout: Readout,
+    rng: np.random.Generator,
+    particles: float = 1.0,
+    snowball_rate: float = 0.0,
+) -> RawExposure:
     """Simulate an exposure.
 
     Parameters
@@ -51,11 +96,10 @@ def expose(rate: np.ndarray, detector: Detector, readout: Readout, rng: np.rando
         Groups and frames.
     rng
         Source of all noise.
-
-    Returns
-    -------
-    (nints, ngroups, ny, nx) uint16
-        Raw ramps [DN], DMS orientation.
+    particles
+        How many times the cosmic rays at L2.
+    snowball_rate
+        Large events on a whole detector of 2048 x 2048 pixels [1/s].
 
     Raises
     ------
@@ -66,22 +110,46 @@ def expose(rate: np.ndarray, detector: Detector, readout: Readout, rng: np.rando
         raise ValueError(f"rate must cover the detector area, {detector.shape}, but has shape {rate.shape}")
     if not np.all(np.isfinite(rate)) or np.any(rate < 0):
         raise ValueError("rate must be finite and not negative; check the scene that made it")
-    ny, nx = detector.shape
+    shape = detector.shape
     per_frame = (np.where(detector.reference, 0, rate) + detector.dark) * readout.tframe
-    ramp = np.empty((readout.nints, readout.ngroups, ny, nx), np.uint16)
+    ramp = np.empty((readout.nints, readout.ngroups, *shape), np.uint16)
+    zeroframe = np.empty((readout.nints, *shape), np.uint16)
+    hits: list[np.ndarray] = []
     for i in range(readout.nints):
-        charge = np.zeros((ny, nx), np.float32)
-        start = detector.bias + np.float32(RESET_NOISE) * rng.standard_normal((ny, nx), dtype=np.float32)
+        charge = np.zeros(shape, np.float32)
+        start = detector.bias + np.float32(RESET_NOISE) * rng.standard_normal(shape, dtype=np.float32)
         for g in range(readout.ngroups):
-            total = np.zeros((ny, nx), np.float32)
-            for frame in range(readout.nframes + (readout.groupgap if g else 0)):
+            total = np.zeros(shape, np.float32)
+            dropped = readout.groupgap if g else 0
+            for frame in range(dropped + readout.nframes):
                 charge += rng.poisson(per_frame)
-                charge += np.where(detector.reference, 0, cosmic_ray_charge((ny, nx), readout.tframe, rng))
-                if frame < (readout.groupgap if g else 0):
+                struck = np.where(detector.reference, 0, cosmic_ray_charge(shape, readout.tframe * particles, rng))
+                if snowball_rate:
+                    struck += np.where(detector.reference, 0, snowballs(shape, readout.tframe * snowball_rate, rng))
+                charge += struck
+                hits.append(list_hits(struck, i, g, min(1.0, 1 - (frame - dropped) / readout.nframes)))
+                if frame < dropped:
                     continue
-                total += read(charge, detector, start, rng)
-            ramp[i, g] = np.clip(np.rint(total / readout.nframes), 0, TOP)
-    return ramp
+                sample = read(charge, detector, start, rng)
+                total += sample
+                if frame == g == 0:
+                    zeroframe[i] = np.rint(sample)
+            ramp[i, g] = np.clip(np.rint(total / (readout.divisor or readout.nframes)), 0, TOP)
+    return RawExposure(ramp, zeroframe, join_hits(hits))
+
+
+def list_hits(struck: np.ndarray, integration: int, group: int, part: float = 1.0) -> np.ndarray:
+    """The pixels (n,) ``HIT`` with a charge in ``struck`` (ny, nx) [e-]."""
+    y, x = np.nonzero(struck >= FAINTEST_HIT)
+    found = np.empty(y.size, HIT)
+    found["integration"], found["group"], found["part"] = integration, group, part
+    found["y"], found["x"], found["charge"] = y, x, struck[y, x]
+    return found
+
+
+def join_hits(hits: Sequence[np.ndarray]) -> np.ndarray:
+    """One list (n,) ``HIT`` of several."""
+    return np.concatenate(hits) if hits else np.empty(0, HIT)
 
 
 def read(charge: np.ndarray, detector: Detector, start: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -94,21 +162,24 @@ def read(charge: np.ndarray, detector: Detector, start: np.ndarray, rng: np.rand
     _bend(signal, detector.linearity, measured)
     measured += start
     measured += detector.read_noise * rng.standard_normal(charge.shape, dtype=np.float32)
-    measured += line_noise(charge.shape, rng)
+    measured += line_noise(charge.shape, rng, detector.amplifiers, detector.sensor.fastaxis)
     return np.clip(measured, 0, TOP)
 
 
-def line_noise(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def line_noise(shape: tuple[int, int], rng: np.random.Generator, amplifiers: int, fastaxis: int) -> np.ndarray:
     """Drifts and 1/f noise of one frame (ny, nx) float32 [DN].
 
-    The fast direction of the NIRISS readout is DMS y, the slow one DMS x: an amplifier is a band of rows, its odd and even
-    columns are DMS rows, and a line read in one go is a DMS column.
+    An amplifier reads a band of pixels along the fast axis, of which the even and the odd ones ("columns" of the detector)
+    drift apart; a line of them is read in one go and shares its 1/f noise. The fast axis of NIRCam is DMS x, that of NIRISS
+    and FGS DMS y.
     """
-    ny, nx = shape
-    amplifiers = 4 if ny == FULL_SIZE else 1
-    band = np.repeat(rng.normal(0.0, DRIFT, amplifiers), ny // amplifiers)
-    parity = np.repeat(rng.normal(0.0, PARITY_DRIFT, amplifiers), ny // amplifiers) * np.where(np.arange(ny) % 2, 1, -1)
-    return ((band + parity)[:, None] + pink_noise(nx, rng)[None, :]).astype(np.float32)
+    along_x = abs(fastaxis) == 1
+    slow, fast = shape if along_x else shape[::-1]
+    band = np.repeat(rng.normal(0.0, DRIFT, amplifiers), fast // amplifiers)
+    parity = np.repeat(rng.normal(0.0, PARITY_DRIFT, amplifiers), fast // amplifiers)
+    parity *= np.where(np.arange(fast) % 2, 1, -1)
+    noise = pink_noise(slow, rng)[:, None] + (band + parity)[None, :]
+    return (noise if along_x else noise.T).astype(np.float32)
 
 
 def pink_noise(n: int, rng: np.random.Generator) -> np.ndarray:

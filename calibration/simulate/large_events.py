@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 CORE_CHARGE = 400_000.0  # [e-], several full wells
+DETECTOR_PIXELS = 2048**2  # that rates of events are given for
 
 
 def snowball_charge(
@@ -70,3 +71,24 @@ def shower_charge(
     lumps = ndimage.gaussian_filter(rng.standard_normal(shape), width / 4)
     lumps = 1 + 0.3 * lumps / lumps.std()
     return (height * glow * np.maximum(lumps, 0)).astype(np.float32)
+
+
+def snowballs(shape: tuple[int, int], expected: float, rng: np.random.Generator) -> np.ndarray:
+    """Electrons (ny, nx) float32 of a random number of snowballs, ``expected`` on a whole near-infrared detector."""
+    ny, nx = shape
+    charge = np.zeros(shape, np.float32)
+    for _ in range(rng.poisson(expected * ny * nx / DETECTOR_PIXELS)):
+        centre, core = (rng.uniform(0, ny), rng.uniform(0, nx)), rng.uniform(1, 7)
+        halo, fading = rng.uniform(300, 3000), rng.uniform(2, 6)
+        charge += snowball_charge(shape, centre, core, halo, fading, rng.uniform(0.5, 1), rng.uniform(0, np.pi))
+    return charge
+
+
+def showers(shape: tuple[int, int], expected: float, rng: np.random.Generator) -> np.ndarray:
+    """Electrons (ny, nx) float32 of a random number of showers, ``expected`` on the area."""
+    ny, nx = shape
+    charge = np.zeros(shape, np.float32)
+    for _ in range(rng.poisson(expected)):
+        centre = (rng.uniform(0, ny), rng.uniform(0, nx))
+        charge += shower_charge(shape, centre, rng.uniform(5, 14), rng.uniform(20, 60), rng)
+    return charge

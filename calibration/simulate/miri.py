@@ -18,7 +18,8 @@ import numpy as np
 from calibration import dq
 from calibration.ramps.emicorr import Clock, read_phases
 from calibration.simulate.cosmic_rays import cosmic_ray_charge
-from calibration.simulate.detector import TOP, Readout, bend
+from calibration.simulate.detector import TOP, RawExposure, Readout, bend, join_hits, list_hits
+from calibration.simulate.large_events import showers
 from calibration.subarrays import Subarray
 
 MEAN_GAIN = 3.1  # [e-/DN]
@@ -167,7 +168,9 @@ def expose(
     readout: Readout,
     rng: np.random.Generator,
     interference: tuple[Interference, Clock] | None = None,
-) -> np.ndarray:
+    particles: float = 1.0,
+    shower_rate: float = 0.0,
+) -> RawExposure:
     """Simulate an exposure.
 
     Parameters
@@ -182,11 +185,10 @@ def expose(
         Source of all noise.
     interference
         A wave and the clock of the readout that picks it up.
-
-    Returns
-    -------
-    (nints, ngroups, ny, nx) uint16
-        Raw ramps [DN].
+    particles
+        How many times the cosmic rays at L2.
+    shower_rate
+        Showers on the area [1/s].
     """
     shape = detector.reference.shape
     if rate.shape != shape:
@@ -200,12 +202,17 @@ def expose(
     per_frame = np.where(detector.reference, 0, rate * readout.tframe + detector.dark * readout.tframe)
     ramp = np.empty((readout.nints, readout.ngroups, *shape), np.uint16)
     previous = np.zeros(shape, np.float32)
+    hits: list[np.ndarray] = []
     for i in range(readout.nints):
         charge = np.zeros(shape, np.float32)
         start = detector.pedestal + np.float32(RESET_NOISE) * rng.standard_normal(shape, dtype=np.float32)
         for g in range(readout.ngroups):
             charge += rng.poisson(per_frame)
-            charge += np.where(detector.reference, 0, cosmic_ray_charge(shape, readout.tframe, rng))
+            struck = np.where(detector.reference, 0, cosmic_ray_charge(shape, readout.tframe * particles, rng))
+            if shower_rate:
+                struck += np.where(detector.reference, 0, showers(shape, readout.tframe * shower_rate, rng))
+            charge += struck
+            hits.append(list_hits(struck, i, g))
             signal = charge / detector.gain
             signal += settling(detector, i, (g + 1) * readout.tframe)
             level = start + signal + np.float32(DECAY_FRACTION * np.exp(-(g + 1) / DECAY)) * previous
@@ -221,7 +228,7 @@ def expose(
                 measured += _pickup(*interference, shape, i, g, readout.ngroups)
             ramp[i, g] = np.clip(np.rint(measured), 0, TOP)
         previous = signal
-    return ramp
+    return RawExposure(ramp, ramp[:, 0], join_hits(hits))
 
 
 def reference_output(readout: Readout, rng: np.random.Generator) -> np.ndarray:

@@ -10,8 +10,8 @@ from calibration.simulate import niriss
 from calibration.simulate.detector import Readout
 from calibration.simulate.field import Distortion, Pointing, angles_to_sky, pixel_to_sky
 from calibration.simulate.references import FULL_SIZE
+from infra.synthetic.reference_format import DATE
 
-DATE = "2026-01-01T00:00:00.000"
 PROGRAM, OBSERVATION, VISIT = "09801", "001", "001"
 BARYCENTRIC_DELAY = 141.6  # [s], barycentric minus local time of the made-up epoch
 HELIOCENTRIC_DELAY = 138.2  # [s]
@@ -65,9 +65,13 @@ class Exposure:
 
     @property
     def duration(self) -> float:
-        """Seconds from start to end: all frames, and one reset frame between integrations."""
-        frames = self.readout.ngroups * self.readout.nframes + (self.readout.ngroups - 1) * self.readout.groupgap
-        return (self.readout.nints * frames + self.readout.nints - 1) * self.readout.tframe
+        """Seconds from start to end."""
+        return duration(self.readout)
+
+
+def duration(readout: Readout) -> float:
+    """Seconds from start to end: all frames, and one reset frame between integrations."""
+    return (readout.nints * readout.frames + readout.nints - 1) * readout.tframe
 
 
 def exposure_cards(
@@ -194,18 +198,16 @@ def group_table(exposure: Exposure, size: int) -> np.ndarray:
     return np.array(rows, dtype)
 
 
-def times_table(exposure: Exposure) -> np.ndarray:
-    """The INT_TIMES table: start, middle and end of each integration."""
+def times_table(start: float, readout: Readout) -> np.ndarray:
+    """The INT_TIMES table of an exposure that begins at ``start`` (MJD): start, middle and end of each integration."""
     names = [f"int_{which}_{scale}" for scale in ("MJD_UTC", "BJD_TDB") for which in ("start", "mid", "end")]
-    readout, rows = exposure.readout, []
-    length = (readout.ngroups * readout.nframes + (readout.ngroups - 1) * readout.groupgap) * readout.tframe
+    rows = []
     for i in range(readout.nints):
-        start = _integration_start(readout, i)
-        utc = [exposure.start + (start + part * length) / 86400 for part in (0, 0.5, 1)]
+        seconds = _integration_start(readout, i)
+        utc = [start + (seconds + part * readout.frames * readout.tframe) / 86400 for part in (0, 0.5, 1)]
         rows.append((i + 1, *utc, *(mjd + BARYCENTRIC_DELAY / 86400 for mjd in utc)))
     return np.array(rows, [("integration_number", "i4"), *((name, "f8") for name in names)])
 
 
 def _integration_start(readout: Readout, i: int) -> float:
-    frames = readout.ngroups * readout.nframes + (readout.ngroups - 1) * readout.groupgap
-    return i * (frames + 1) * readout.tframe
+    return i * (readout.frames + 1) * readout.tframe

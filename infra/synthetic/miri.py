@@ -1,12 +1,10 @@
 """Writes a MIRI exposure with all that stage 1 needs of it: raw ramps, the references in a CRDS cache, and the truth."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 from stdatamodels.jwst import datamodels
 
 from calibration.simulate.detector import Readout, bend
@@ -23,40 +21,15 @@ from calibration.simulate.miri import (
     reference_output,
     reset_anomaly,
 )
-from infra.products.header import Header
-from infra.products.ramp import write_uncal
 from infra.synthetic.crds_cache import CONTEXT, Rule, write_mappings
-from infra.synthetic.reference_files import DATE, _common, _dq_def, _save, _write_asdf
+from infra.synthetic.exposure import SyntheticExposure, raw_cards, starry_sky, write_raw
+from infra.synthetic.reference_format import about, define_dq, save_reference, write_asdf
 
 READPATT = "FASTR1"
-START = 60139.42  # MJD, 2023-07-14
 REFERENCE_INTEGRATIONS = 2  # of the dark and of the reset anomaly: the first, and those that follow
 RESET_GROUPS = 10
 SKIP_FIRST, SKIP_LATER = 1, 4  # groups that the decay of the switches spoils
 FREQUENCY = 390.625  # [Hz]
-
-
-@dataclass(frozen=True)
-class MiriExposure:
-    """What was written.
-
-    Attributes
-    ----------
-    uncal, crds : Path
-        The raw exposure and the CRDS cache.
-    context : str
-        Name of the CRDS context.
-    rate : (ny, nx) float32
-        The true count rate of light [DN/s], by the pixel's own gain; 0 in reference pixels.
-    detector : MidInfraredDetector
-        The truth about the pixels.
-    """
-
-    uncal: Path
-    crds: Path
-    context: str
-    rate: np.ndarray
-    detector: MidInfraredDetector
 
 
 def write_miri_exposure(
@@ -69,7 +42,10 @@ def write_miri_exposure(
     exp_type: str = "MIR_IMAGE",
     cards: Mapping[str, Any] | None = None,
     seed: int = 1,
-) -> MiriExposure:
+    segments: int = 1,
+    particles: float = 1.0,
+    shower_rate: float = 0.0,
+) -> SyntheticExposure:
     """Simulate an exposure of the imager and write it, with its references, into ``folder``.
 
     Parameters
@@ -88,6 +64,12 @@ def write_miri_exposure(
         EXP_TYPE, and other cards of the exposure.
     seed
         Of all that is random.
+    segments
+        Files that the integrations are spread over.
+    particles
+        How many times the cosmic rays at L2.
+    shower_rate
+        Showers on the area [1/s].
 
     Raises
     ------
@@ -103,52 +85,29 @@ def write_miri_exposure(
     whole = make_detector(whole_rng)
     detector = whole.cut(area)
     if rate is None:
-        rate = starry_sky(area.shape, sky_rng, readout.tframe)
+        # Some fill a pixel in a few frames.
+        rate = starry_sky(area.shape, sky_rng, brightest=0.6 * WELL * MEAN_GAIN / readout.tframe)
     rate = np.where(detector.reference | ((detector.dq & 1) != 0), 0, rate)
     wave = np.sin(2 * np.pi * (np.arange(128) + 0.5) / 128) + 0.3 * np.sin(4 * np.pi * (np.arange(128) + 0.5) / 128)
     interference = (Interference(FREQUENCY, emi * wave, 0.3), clock) if emi else None
-    ramp = expose(rate, detector, readout, rng, interference)
-
-    name = "jw09801002001_02101_00001_mirimage_uncal.fits"
-    effective = ngroups * readout.tframe
-    header = Header(
-        {
-            "DATE": DATE, "FILENAME": name, "TELESCOP": "JWST", "INSTRUME": "MIRI", "DETECTOR": "MIRIMAGE",
-            "FILTER": "F770W", "EXP_TYPE": exp_type, "DATE-OBS": "2023-07-14", "TIME-OBS": "10:04:48.000",
-            "VISIT_ID": "09801002001", "PROGRAM": "09801", "OBSERVTN": "002", "VISIT": "001", "TSOVISIT": False,
-            "READPATT": READPATT, "NOUTPUTS": 4, "NINTS": nints, "NGROUPS": ngroups, "NFRAMES": 1, "FRMDIVSR": 1,
-            "GROUPGAP": 0, "NSAMPLES": 1, "TSAMPLE": 10.0, "TFRAME": readout.tframe, "TGROUP": readout.tframe,
-            "EFFINTTM": effective, "EFFEXPTM": effective * nints, "DURATION": effective * nints, "ZEROFRAM": False,
-            "EXPSTART": START, "EXPMID": START + 0.5 * effective * nints / 86400,
-            "EXPEND": START + effective * nints / 86400, "INTSTART": 1, "INTEND": nints, "DATAPROB": False,
-            "SUBARRAY": subarray, "SUBSTRT1": area.xstart, "SUBSTRT2": area.ystart,
-            "SUBSIZE1": area.xsize, "SUBSIZE2": area.ysize, "FASTAXIS": 1, "SLOWAXIS": 2, **(cards or {}),
-        }
-    )  # fmt: skip
-    uncal = folder / name
-    folder.mkdir(parents=True, exist_ok=True)
+    raw = expose(rate, detector, readout, rng, interference, particles, shower_rate)
+    header = raw_cards("MIRI", "MIRIMAGE", subarray, area, readout)
+    header |= {
+        "FILTER": "F770W",
+        "EXP_TYPE": exp_type,
+        "READPATT": READPATT,
+        "NOUTPUTS": 4,
+        "FASTAXIS": 1,
+        "SLOWAXIS": 2,
+    }
     # Subarrays have no reference output.
-    write_uncal(uncal, header, ramp, refout=reference_output(readout, rng) if subarray == "FULL" else None)
-    with fits.open(uncal, mode="update") as hdulist:
-        hdulist[0].header["DATE"] = DATE
+    refout = reference_output(readout, rng) if subarray == "FULL" else None
+    files = write_raw(folder, "mirimage", header | dict(cards or {}), raw, readout, segments, refout=refout)
     crds = folder / "crds"
     rules = write_references(crds / "references" / "jwst" / "miri", whole, subarray, readout, wave)
     write_mappings(crds, {"MIRI": rules})
-    return MiriExposure(uncal, crds, CONTEXT, (rate / detector.gain).astype(np.float32), detector)
-
-
-def starry_sky(shape: tuple[int, int], rng: np.random.Generator, tframe: float) -> np.ndarray:
-    """Electrons per second (ny, nx) of a sky with stars, one in 4000 pixels; some fill a pixel in a few frames."""
-    ny, nx = shape
-    rate = np.full(shape, 30.0)
-    y, x = np.mgrid[-8:9, -8:9]
-    star = np.exp(-0.5 * (x * x + y * y) / 1.6**2)
-    stars = max(6, ny * nx // 4000)
-    peaks = 10 ** rng.uniform(1.5, np.log10(0.6 * WELL * MEAN_GAIN / tframe), stars)
-    padded = np.zeros((ny + 16, nx + 16))
-    for row, column, peak in zip(rng.integers(0, ny, stars), rng.integers(0, nx, stars), peaks, strict=True):
-        padded[row : row + 17, column : column + 17] += peak * star
-    return rate + padded[8:-8, 8:-8]
+    truth = (rate / detector.gain).astype(np.float32)
+    return SyntheticExposure(files, crds, CONTEXT, truth, raw.hits, detector)
 
 
 def write_references(
@@ -160,7 +119,7 @@ def write_references(
     zeros = np.zeros(whole.reference.shape, np.uint32)
 
     mask = datamodels.MaskModel(dq=whole.dq)
-    _dq_def(mask, ("DO_NOT_USE", "DEAD", "HOT", "REFERENCE_PIXEL"))
+    define_dq(mask, ("DO_NOT_USE", "DEAD", "HOT", "REFERENCE_PIXEL"))
     full = bend(np.full(zeros.shape, 0.97 * WELL, np.float32), whole.linearity)
     unchecked = np.where(whole.reference, 1 << 1, 0).astype(np.uint32)
     saturation = datamodels.SaturationModel(data=full, dq=unchecked)
@@ -170,7 +129,7 @@ def write_references(
         [("bit", "u4"), ("value", "u4"), ("name", "S40"), ("description", "S80")],
     )
     linearity = datamodels.LinearityModel(coeffs=whole.linearity, dq=zeros)
-    _dq_def(linearity, ("DO_NOT_USE", "NO_LIN_CORR"))
+    define_dq(linearity, ("DO_NOT_USE", "NO_LIN_CORR"))
     noise = np.float32(np.sqrt(2)) * whole.read_noise
     table = [("FULL", "FASTR1"), ("FULL", "SLOWR1"), *((name, "FASTR1") for name in SUBARRAYS if name != "FULL")]
     rscd = datamodels.RSCDModel(
@@ -189,9 +148,9 @@ def write_references(
     rules = []
     for reftype, (model, title) in files.items():
         meta = {**_meta(reftype, title), "subarray": _area_cards("FULL")}
-        filename = _save(model, meta, folder, f"jwst_miri_{reftype}_0001.fits")
+        filename = save_reference(model, meta, folder, f"jwst_miri_{reftype}_0001.fits")
         rules.append(Rule(reftype, filename, {"META.INSTRUMENT.DETECTOR": "MIRIMAGE"}))
-    filename = _save(rscd, _meta("rscd", "groups to skip"), folder, "jwst_miri_rscd_0001.fits")
+    filename = save_reference(rscd, _meta("rscd", "groups to skip"), folder, "jwst_miri_rscd_0001.fits")
     rules.append(Rule("rscd", filename, {"META.INSTRUMENT.DETECTOR": "MIRIMAGE"}))
 
     match = {"META.INSTRUMENT.DETECTOR": "MIRIMAGE", "META.EXPOSURE.READPATT": READPATT, "META.SUBARRAY.NAME": subarray}
@@ -205,21 +164,21 @@ def write_references(
     flags = np.zeros((REFERENCE_INTEGRATIONS, 1, *area.shape), np.uint32)
     flags[1, 0][detector.dark > 10] = 1
     dark = datamodels.DarkMIRIModel(data=data.astype(np.float32), dq=flags)
-    _dq_def(dark, ("UNRELIABLE_DARK",))
+    define_dq(dark, ("UNRELIABLE_DARK",))
     dark.dq_def["value"], dark.dq_def["bit"] = 1, 0
     exposure = {"readpatt": READPATT, "nframes": 1, "ngroups": ngroups, "groupgap": 0}
     meta = {**_meta("dark", "accumulated dark signal [DN]"), "subarray": _area_cards(subarray), "exposure": exposure}
-    rules.append(Rule("dark", _save(dark, meta, folder, "jwst_miri_dark_0001.fits"), match))
+    rules.append(Rule("dark", save_reference(dark, meta, folder, "jwst_miri_dark_0001.fits"), match))
 
     groups = min(ngroups, RESET_GROUPS)
     data = np.array(
         [[reset_anomaly(detector, i, g) for g in range(groups)] for i in range(REFERENCE_INTEGRATIONS)], np.float32
     )
     reset = datamodels.ResetModel(data=data, dq=np.zeros(area.shape, np.uint32))
-    _dq_def(reset, ("DO_NOT_USE", "UNRELIABLE_BIAS"))
+    define_dq(reset, ("DO_NOT_USE", "UNRELIABLE_BIAS"))
     exposure = {"readpatt": READPATT, "ngroups": groups, "nints": REFERENCE_INTEGRATIONS}
     meta = {**_meta("reset", "reset anomaly [DN]"), "subarray": _area_cards(subarray), "exposure": exposure}
-    rules.append(Rule("reset", _save(reset, meta, folder, "jwst_miri_reset_0001.fits"), match))
+    rules.append(Rule("reset", save_reference(reset, meta, folder, "jwst_miri_reset_0001.fits"), match))
 
     filename = "jwst_miri_emicorr_0001.asdf"
     case = {"rowclocks": clock.row, "frameclocks": clock.reset, "freqs": {"FAST": ["Hz390"]}}
@@ -228,13 +187,13 @@ def write_references(
         "frequencies": {"Hz390": {"frequency": FREQUENCY, "phase_amplitudes": wave}},
         "subarray_cases": {"FULL_FAST" if subarray == "FULL" else subarray: case},
     }
-    _write_asdf(tree, folder / filename)
+    write_asdf(tree, folder / filename)
     rules.append(Rule("emicorr", filename, {"META.INSTRUMENT.DETECTOR": "MIRIMAGE"}))
     return rules
 
 
 def _meta(reftype: str, title: str) -> dict[str, Any]:
-    return _common(reftype, title, "MIRI", "MIRIMAGE")
+    return about(reftype, title, "MIRI", "MIRIMAGE")
 
 
 def _area_cards(subarray: str) -> dict[str, Any]:

@@ -27,8 +27,9 @@ from calibration.simulate.throughput import F200W, image_conversion
 from infra.products.header import Header
 from infra.products.ramp import write_uncal
 from infra.synthetic.crds_cache import CONTEXT, write_mappings
-from infra.synthetic.headers import DATE, PROGRAM, Exposure, exposure_cards, group_table, times_table
+from infra.synthetic.headers import PROGRAM, Exposure, exposure_cards, group_table, times_table
 from infra.synthetic.reference_files import ReferenceWriter, write_guider, write_niriss
+from infra.synthetic.reference_format import DATE
 from infra.synthetic.tables import line_table, position_table, source_table, spectrum_name, spectrum_table, write_pool
 
 log = logging.getLogger(__name__)
@@ -159,13 +160,13 @@ def write_program(
     def simulate(i: int) -> None:
         rng = np.random.default_rng(generators[i])
         rate = light(exposures[i], pointings[i], detector, sources)
-        ramp = expose(rate, detector, exposures[i].readout, rng)
+        ramp = expose(rate, detector, exposures[i].readout, rng).ramp
         write_uncal(
             paths[i],
             Header(headers[i]),
             ramp,
             group=group_table(exposures[i], size),
-            int_times=times_table(exposures[i]),
+            int_times=times_table(exposures[i].start, exposures[i].readout),
         )
         with fits.open(paths[i], mode="update") as hdulist:
             hdulist[0].header["DATE"] = DATE

@@ -1,15 +1,11 @@
 """The reference files of a synthetic program, in the formats of the observatory, and the rules that choose them."""
 
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import asdf
 import numpy as np
 from astropy import units as u
-from astropy.io import fits
 from astropy.modeling import models
 from astropy.table import Table
 from scipy.optimize import brentq
@@ -17,10 +13,10 @@ from stdatamodels.jwst import datamodels
 
 from calibration import dq
 from calibration.simulate import niriss
-from calibration.simulate.detector import PINK_NOISE, Readout, bend
+from calibration.simulate.detector import Readout
 from calibration.simulate.dispersion import sky_pattern
 from calibration.simulate.field import ARCSEC, Distortion
-from calibration.simulate.references import FULL_SIZE, MEAN_GAIN, Detector, deconvolution_kernel
+from calibration.simulate.references import FULL_SIZE, MEAN_GAIN, Detector
 from calibration.simulate.scene import PSF
 from calibration.simulate.throughput import (
     GRISM_ORDERS,
@@ -29,8 +25,9 @@ from calibration.simulate.throughput import (
     spectral_conversion,
 )
 from infra.synthetic.crds_cache import Rule
+from infra.synthetic.detector_references import Place, write_darks, write_detector
+from infra.synthetic.reference_format import about, define_dq, save_reference, write_asdf
 
-DATE = "2026-01-01T00:00:00.000"
 IMAGES = "NIS_IMAGE"
 SPECTRA = "NIS_WFSS"
 GRISMS = ("GR150R", "GR150C")
@@ -51,17 +48,7 @@ class ReferenceWriter:
     @property
     def area(self) -> dict[str, Any]:
         """Subarray keywords of a reference file."""
-        ny, nx = self.detector.shape
-        x, y = self.detector.origin
-        return {
-            "name": self.subarray,
-            "xstart": x + 1,
-            "ystart": y + 1,
-            "xsize": nx,
-            "ysize": ny,
-            "fastaxis": -2,
-            "slowaxis": -1,
-        }
+        return Place("NIRISS", "NIS", self.subarray).area(self.detector)
 
     @property
     def response(self) -> np.ndarray:
@@ -77,9 +64,10 @@ class ReferenceWriter:
 
 def write_niriss(writer: ReferenceWriter, readouts: dict[str, Readout]) -> list[Rule]:
     """Write all NIRISS references; ``readouts`` is read pattern -> readout. Returns the rules that choose them."""
+    place = Place("NIRISS", "NIS", writer.subarray)
     rules = [
-        *_write_detector(writer),
-        *_write_darks(writer, readouts),
+        *write_detector(writer.folder, place, writer.detector),
+        *write_darks(writer.folder, place, writer.detector, readouts),
         *_write_images(writer),
         *_write_spectra(writer),
         *_write_geometry(writer),
@@ -88,128 +76,8 @@ def write_niriss(writer: ReferenceWriter, readouts: dict[str, Readout]) -> list[
     return rules
 
 
-def _common(reftype: str, title: str, instrument: str = "NIRISS", detector: str = "NIS") -> dict[str, Any]:
-    return {
-        "reftype": reftype,
-        "telescope": "JWST",
-        "pedigree": "SIMULATION",
-        "author": "Calweave",
-        "description": title,
-        "useafter": "2022-01-01T00:00:00",
-        "date": DATE,
-        "instrument": {"name": instrument, "detector": detector},
-    }
-
-
-def _save(model: Any, meta: dict[str, Any], folder: Path, name: str) -> str:
-    """Write a reference file; returns its name."""
-    _set(model.meta, meta)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    model.meta.filename = name
-    model.save(str(path))
-    model.close()
-    if path.suffix == ".fits":
-        # The data model puts today's date; two runs of one seed shall give the same bytes.
-        with fits.open(path, mode="update") as hdulist:
-            hdulist[0].header["DATE"] = DATE
-    else:
-        with asdf.open(path, lazy_load=False, memmap=False) as file:
-            tree = {key: value for key, value in file.tree.items() if key not in ("asdf_library", "history")}
-        _write_asdf(tree, path)
-    return name
-
-
-def _write_asdf(tree: dict[str, Any], path: Path) -> None:
-    """Write a tree the same way every time: the extensions are listed in the order of a set, unless they are there."""
-    tree["meta"]["date"] = DATE
-    buffer = io.BytesIO()
-    asdf.AsdfFile(tree).write_to(buffer)
-    buffer.seek(0)
-    with asdf.open(buffer, lazy_load=False, memmap=False) as file:
-        extensions = [dict(entry) for entry in file["history"]["extensions"]]
-    extensions.sort(key=lambda entry: (entry["extension_class"], entry.get("extension_uri", "")))
-    asdf.AsdfFile({**tree, "history": {"extensions": extensions}}).write_to(path)
-
-
-def _set(node: Any, values: dict[str, Any]) -> None:
-    for key, value in values.items():
-        if isinstance(value, dict) and hasattr(node, key):
-            _set(getattr(node, key), value)
-        else:
-            setattr(node, key, value)
-
-
-def _dq_def(model: Any, names: Sequence[str]) -> None:
-    rows = [(int(dq.PIXEL[name]).bit_length() - 1, int(dq.PIXEL[name]), name, name.lower()) for name in names]
-    dtype = [("bit", "u4"), ("value", "u4"), ("name", "S40"), ("description", "S80")]
-    model.dq_def = np.array(rows, dtype)
-
-
-def _write_detector(writer: ReferenceWriter) -> list[Rule]:
-    detector, name = writer.detector, "jwst_niriss_{}_0001.fits"
-    match = {"META.INSTRUMENT.DETECTOR": "NIS", "META.SUBARRAY.NAME": writer.subarray}
-    zeros = np.zeros(detector.shape, np.uint32)
-    bad_names = ("DO_NOT_USE", "DEAD", "HOT", "REFERENCE_PIXEL")
-
-    mask = datamodels.MaskModel(dq=detector.dq)
-    _dq_def(mask, bad_names)
-
-    full = detector.bias + bend(0.97 * detector.well, detector.linearity)
-    saturation = datamodels.SaturationModel(data=np.minimum(full, 65_000).astype(np.float32), dq=zeros)
-    _dq_def(saturation, ("DO_NOT_USE", "NO_SAT_CHECK"))
-
-    superbias = datamodels.SuperBiasModel(data=detector.bias, err=np.full(detector.shape, 0.1, np.float32), dq=zeros)
-    _dq_def(superbias, ("DO_NOT_USE", "UNRELIABLE_BIAS"))
-
-    linearity = datamodels.LinearityModel(coeffs=detector.linearity, dq=zeros)
-    _dq_def(linearity, ("DO_NOT_USE", "NO_LIN_CORR"))
-
-    noise = np.float32(np.sqrt(2)) * np.hypot(detector.read_noise, np.float32(PINK_NOISE))
-    files = {
-        "mask": (mask, "bad pixels"),
-        "saturation": (saturation, "saturation thresholds [DN]"),
-        "superbias": (superbias, "bias [DN]"),
-        "linearity": (linearity, "linearity polynomials"),
-        "gain": (datamodels.GainModel(data=detector.gain), "gain [e-/DN]"),
-        "readnoise": (datamodels.ReadnoiseModel(data=noise), "noise of the difference of two reads [DN]"),
-        "ipc": (
-            datamodels.IPCModel(data=deconvolution_kernel(detector.ipc).astype(np.float32)),
-            "kernel that undoes the capacitive coupling",
-        ),
-    }
-    rules = []
-    for reftype, (model, title) in files.items():
-        meta = {**_common(reftype, title), "subarray": writer.area}
-        filename = _save(model, meta, writer.folder, name.format(reftype))
-        rules.append(Rule(reftype, filename, match))
-    return rules
-
-
-def _write_darks(writer: ReferenceWriter, readouts: dict[str, Readout]) -> list[Rule]:
-    detector, rules = writer.detector, []
-    for number, (pattern, readout) in enumerate(sorted(readouts.items()), start=1):
-        rate = detector.dark / detector.gain
-        middle = 0.5 * (readout.nframes + 1) * readout.tframe
-        seconds = np.arange(readout.ngroups) * readout.tgroup + middle
-        data = (rate[None] * seconds[:, None, None]).astype(np.float32)
-        model = datamodels.DarkModel(data=data, dq=np.zeros(detector.shape, np.uint32))
-        _dq_def(model, ("DO_NOT_USE", "UNRELIABLE_DARK"))
-        exposure = {
-            "readpatt": pattern,
-            "nframes": readout.nframes,
-            "ngroups": readout.ngroups,
-            "groupgap": readout.groupgap,
-        }
-        meta = {**_common("dark", "accumulated dark signal [DN]"), "subarray": writer.area, "exposure": exposure}
-        filename = _save(model, meta, writer.folder, f"jwst_niriss_dark_{number:04}.fits")
-        match = {
-            "META.INSTRUMENT.DETECTOR": "NIS",
-            "META.EXPOSURE.READPATT": pattern,
-            "META.SUBARRAY.NAME": writer.subarray,
-        }
-        rules.append(Rule("dark", filename, match))
-    return rules
+def _common(reftype: str, title: str) -> dict[str, Any]:
+    return about(reftype, title, "NIRISS", "NIS")
 
 
 def _flat(writer: ReferenceWriter, data: np.ndarray, number: int, filter_name: str, pupil: str) -> Rule:
@@ -217,11 +85,11 @@ def _flat(writer: ReferenceWriter, data: np.ndarray, number: int, filter_name: s
     flags = np.where(bad, dq.PIXEL["DO_NOT_USE"] | dq.PIXEL["NO_FLAT_FIELD"], np.uint32(0)).astype(np.uint32)
     data = np.where(bad, 1, data).astype(np.float32)
     model = datamodels.FlatModel(data=data, dq=flags, err=np.full(data.shape, 1e-3, np.float32))
-    _dq_def(model, ("DO_NOT_USE", "NO_FLAT_FIELD"))
+    define_dq(model, ("DO_NOT_USE", "NO_FLAT_FIELD"))
     meta = _common("flat", "response of the pixels")
     meta["subarray"] = writer.area
     meta["instrument"] |= {"filter": filter_name, "pupil": pupil}
-    filename = _save(model, meta, writer.folder, f"jwst_niriss_flat_{number:04}.fits")
+    filename = save_reference(model, meta, writer.folder, f"jwst_niriss_flat_{number:04}.fits")
     return Rule("flat", filename, _optics(writer, filter_name, pupil))
 
 
@@ -244,7 +112,7 @@ def _write_images(writer: ReferenceWriter) -> list[Rule]:
     whole = niriss.distortion("", "").pixel_area_map((FULL_SIZE, FULL_SIZE), (0, 0)) * ARCSEC**2 / niriss.PIXEL_AREA
     model = datamodels.PixelAreaModel(data=whole.astype(np.float32))
     meta = {**_common("area", "relative area of the pixels"), "photometry": photometry}
-    filename = _save(model, meta, writer.folder, "jwst_niriss_area_0001.fits")
+    filename = save_reference(model, meta, writer.folder, "jwst_niriss_area_0001.fits")
     rules.append(Rule("area", filename, {"META.EXPOSURE.TYPE": IMAGES}))
     rules.append(Rule("area", "N/A", {"META.EXPOSURE.TYPE": SPECTRA}))
 
@@ -254,7 +122,7 @@ def _write_images(writer: ReferenceWriter) -> list[Rule]:
         [("filter", "S12"), ("pupil", "S12"), ("photmjsr", "f4"), ("uncertainty", "f4")],
     )
     meta = {**_common("photom", "MJy/sr per DN/s"), "photometry": photometry, "exposure": {"type": IMAGES}}
-    filename = _save(
+    filename = save_reference(
         datamodels.NisImgPhotomModel(phot_table=table), meta, writer.folder, "jwst_niriss_photom_0001.fits"
     )
     rules.append(Rule("photom", filename, {"META.EXPOSURE.TYPE": IMAGES}))
@@ -264,7 +132,7 @@ def _write_images(writer: ReferenceWriter) -> list[Rule]:
     dtype += [(column, "f4") for column in ("eefraction", "radius", "apcorr", "skyin", "skyout")]
     meta = {**_common("apcorr", "aperture corrections of images"), "exposure": {"type": IMAGES}}
     model = datamodels.NisImgApcorrModel(apcorr_table=np.array(rows, dtype))
-    filename = _save(model, meta, writer.folder, "jwst_niriss_apcorr_0001.fits")
+    filename = save_reference(model, meta, writer.folder, "jwst_niriss_apcorr_0001.fits")
     rules.append(Rule("apcorr", filename, {"META.EXPOSURE.TYPE": IMAGES}))
 
     offsets = Table(rows=[("CLEAR", pupil, 1.70)], names=("filter", "pupil", "abvega_offset"))
@@ -275,7 +143,7 @@ def _write_images(writer: ReferenceWriter) -> list[Rule]:
         "filename": filename,
         "model_type": "ABVegaOffsetModel",
     }
-    _write_asdf({"meta": meta, "abvega_offset": offsets}, writer.folder / filename)
+    write_asdf({"meta": meta, "abvega_offset": offsets}, writer.folder / filename)
     rules.append(Rule("abvegaoffset", filename, {"META.INSTRUMENT.DETECTOR": "NIS"}))
     return rules
 
@@ -306,11 +174,11 @@ def _write_spectra(writer: ReferenceWriter) -> list[Rule]:
         pattern = sky_pattern(writer.detector.shape, writer.detector.origin, axis)
         pattern *= writer.response * writer.relative_area
         model = datamodels.WfssBkgModel(data=pattern.astype(np.float32), dq=np.zeros(pattern.shape, np.uint32))
-        _dq_def(model, ("DO_NOT_USE",))
+        define_dq(model, ("DO_NOT_USE",))
         meta = _common("bkg", "the sky through the grism")
         meta["subarray"] = writer.area
         meta["instrument"] |= {"filter": grism, "pupil": pupil}
-        filename = _save(model, meta, writer.folder, f"jwst_niriss_bkg_{number:04}.fits")
+        filename = save_reference(model, meta, writer.folder, f"jwst_niriss_bkg_{number:04}.fits")
         match = {"META.EXPOSURE.TYPE": SPECTRA, **_optics(writer, grism, pupil)}
         # The type was called wfssbkg before it was called bkg.
         rules += [Rule("bkg", filename, match), Rule("wfssbkg", filename, match)]
@@ -323,13 +191,13 @@ def _write_spectra(writer: ReferenceWriter) -> list[Rule]:
     meta |= {"exposure": {"type": SPECTRA}}
     model = datamodels.NisWfssPhotomModel(phot_table=_spectral_photometry(writer.passband))
     model.phot_unit, model.wave_unit = "MJy micron s / (DN sr)", "micron"
-    filename = _save(model, meta, writer.folder, "jwst_niriss_photom_0002.fits")
+    filename = save_reference(model, meta, writer.folder, "jwst_niriss_photom_0002.fits")
     rules.append(Rule("photom", filename, {"META.EXPOSURE.TYPE": SPECTRA}))
 
     meta = {**_common("apcorr", "aperture corrections of spectra"), "exposure": {"type": SPECTRA}}
     model = datamodels.NisWfssApcorrModel(apcorr_table=_spectral_apertures(pupil))
     model.sizeunit = "pixels"
-    filename = _save(model, meta, writer.folder, "jwst_niriss_apcorr_0002.fits")
+    filename = save_reference(model, meta, writer.folder, "jwst_niriss_apcorr_0002.fits")
     rules.append(Rule("apcorr", filename, {"META.EXPOSURE.TYPE": SPECTRA}))
     return rules
 
@@ -385,7 +253,9 @@ def _write_geometry(writer: ReferenceWriter) -> list[Rule]:
     model = datamodels.DistortionModel(
         model=distortion_model(niriss.distortion("", "")), input_units=u.pix, output_units=u.arcsec
     )
-    rules = [Rule("distortion", _save(model, meta, writer.folder, "jwst_niriss_distortion_0001.asdf"), exptypes)]
+    rules = [
+        Rule("distortion", save_reference(model, meta, writer.folder, "jwst_niriss_distortion_0001.asdf"), exptypes)
+    ]
 
     offsets = [
         {"filter": filter_name, "pupil": name, "column_offset": column, "row_offset": row}
@@ -396,7 +266,7 @@ def _write_geometry(writer: ReferenceWriter) -> list[Rule]:
     meta |= {"exposure": {"type": IMAGES}}
     model.meta.input_units = "pixel"
     rules.append(
-        Rule("filteroffset", _save(model, meta, writer.folder, "jwst_niriss_filteroffset_0001.asdf"), exptypes)
+        Rule("filteroffset", save_reference(model, meta, writer.folder, "jwst_niriss_filteroffset_0001.asdf"), exptypes)
     )
 
     for number, name in enumerate(GRISMS, start=1):
@@ -415,7 +285,7 @@ def _write_geometry(writer: ReferenceWriter) -> list[Rule]:
         meta = _common("specwcs", "traces and wavelengths of the orders")
         meta["instrument"] |= {"filter": name, "pupil": pupil}
         meta |= {"exposure": {"type": SPECTRA, "p_exptype": f"{SPECTRA}|"}, "input_units": u.um, "output_units": u.um}
-        filename = _save(model, meta, writer.folder, f"jwst_niriss_specwcs_{number:04}.asdf")
+        filename = save_reference(model, meta, writer.folder, f"jwst_niriss_specwcs_{number:04}.asdf")
         match = {
             "META.EXPOSURE.TYPE": SPECTRA,
             "META.INSTRUMENT.FILTER": name,
@@ -433,7 +303,7 @@ def _write_geometry(writer: ReferenceWriter) -> list[Rule]:
         wunits=u.um,
     )
     meta = {**_common("wavelengthrange", "wavelengths of the orders [um]"), "exposure": {"type": SPECTRA}}
-    filename = _save(model, meta, writer.folder, "jwst_niriss_wavelengthrange_0001.asdf")
+    filename = save_reference(model, meta, writer.folder, "jwst_niriss_wavelengthrange_0001.asdf")
     rules.append(Rule("wavelengthrange", filename, {"META.EXPOSURE.TYPE": SPECTRA}))
     rules.append(Rule("wavelengthrange", "N/A", {"META.EXPOSURE.TYPE": IMAGES}))
     return rules
@@ -461,7 +331,7 @@ def _write_parameters(writer: ReferenceWriter) -> list[Rule]:
             "parameters": parameters,
             "steps": [],
         }
-        _write_asdf(tree, writer.folder / filename)
+        write_asdf(tree, writer.folder / filename)
         rules += [
             Rule(reftype, filename, {"META.EXPOSURE.TYPE": IMAGES}),
             Rule(reftype, "N/A", {"META.EXPOSURE.TYPE": SPECTRA}),
@@ -526,9 +396,9 @@ def write_guider(folder: Path, rng: np.random.Generator) -> list[Rule]:
     flags = np.zeros(shape, np.uint32)
     flags[rng.random(shape) < 5e-4] = dq.PIXEL["DO_NOT_USE"] | dq.PIXEL["DEAD"]
     mask = datamodels.MaskModel(dq=flags)
-    _dq_def(mask, ("DO_NOT_USE", "DEAD"))
+    define_dq(mask, ("DO_NOT_USE", "DEAD"))
     flat_model = datamodels.FlatModel(data=flat, dq=flags, err=np.full(shape, 1e-3, np.float32))
-    _dq_def(flat_model, ("DO_NOT_USE", "DEAD"))
+    define_dq(flat_model, ("DO_NOT_USE", "DEAD"))
     files = {
         "mask": mask,
         "flat": flat_model,
@@ -537,7 +407,7 @@ def write_guider(folder: Path, rng: np.random.Generator) -> list[Rule]:
     }
     rules = []
     for reftype, model in files.items():
-        meta = {**_common(reftype, f"guider {reftype}", "FGS", "GUIDER2"), "subarray": area}
-        filename = _save(model, meta, folder, f"jwst_fgs_{reftype}_0001.fits")
+        meta = {**about(reftype, f"guider {reftype}", "FGS", "GUIDER2"), "subarray": area}
+        filename = save_reference(model, meta, folder, f"jwst_fgs_{reftype}_0001.fits")
         rules.append(Rule(reftype, filename, {"META.INSTRUMENT.DETECTOR": "GUIDER2"}))
     return rules

@@ -47,7 +47,9 @@ def test_the_measured_signal_is_that_whose_polynomial_gives_the_linear_one(detec
 def test_a_ramp_rises_by_the_light_that_falls_in(detector, without_particles):
     straight = np.zeros_like(detector.linearity)
     straight[1] = 1
-    ramp = expose(np.full(detector.shape, 100.0), quiet(detector, linearity=straight), RAPID, np.random.default_rng(4))
+    ramp = expose(
+        np.full(detector.shape, 100.0), quiet(detector, linearity=straight), RAPID, np.random.default_rng(4)
+    ).ramp
     steps = np.diff(ramp[0].astype(float), axis=0).mean(axis=(1, 2))
     # 100 e-/s for 10 s at 2 e-/DN; the drift of the one amplifier is common to all pixels.
     np.testing.assert_allclose(steps, 500.0, atol=6 * DRIFT)
@@ -60,7 +62,7 @@ def test_the_noise_of_the_light_is_poisson(detector, without_particles):
     alone = np.zeros((3, 3))
     alone[1, 1] = 1
     still = quiet(detector, linearity=straight, ipc=alone)
-    ramp = expose(np.full(detector.shape, 400.0), still, RAPID, np.random.default_rng(5)).astype(float)
+    ramp = expose(np.full(detector.shape, 400.0), still, RAPID, np.random.default_rng(5)).ramp.astype(float)
     step = ramp[0, 1] - ramp[0, 0]
     # Rows and columns share drifts and 1/f noise: take them out before looking at the scatter.
     step -= step.mean(axis=0, keepdims=True)
@@ -72,7 +74,7 @@ def test_the_noise_of_the_light_is_poisson(detector, without_particles):
 
 def test_the_read_noise_is_that_of_the_detector(detector, without_particles):
     noisy = quiet(detector, read_noise=np.full(detector.shape, 7.0, np.float32))
-    ramp = expose(np.zeros(detector.shape), noisy, RAPID, np.random.default_rng(6)).astype(float)
+    ramp = expose(np.zeros(detector.shape), noisy, RAPID, np.random.default_rng(6)).ramp.astype(float)
     step = ramp[0, 3] - ramp[0, 2]
     step -= step.mean(axis=0, keepdims=True)
     step -= step.mean(axis=1, keepdims=True)
@@ -82,7 +84,7 @@ def test_the_read_noise_is_that_of_the_detector(detector, without_particles):
 def test_averaging_frames_lowers_the_read_noise(detector, without_particles):
     noisy = quiet(detector, read_noise=np.full(detector.shape, 12.0, np.float32))
     averaged = Readout(1, 2, 4, 0, 10.0)
-    ramp = expose(np.zeros(detector.shape), noisy, averaged, np.random.default_rng(7)).astype(float)
+    ramp = expose(np.zeros(detector.shape), noisy, averaged, np.random.default_rng(7)).ramp.astype(float)
     step = ramp[0, 1] - ramp[0, 0]
     step -= step.mean(axis=0, keepdims=True)
     step -= step.mean(axis=1, keepdims=True)
@@ -93,12 +95,12 @@ def test_dropped_frames_still_gather_light(detector, without_particles):
     still = quiet(detector)
     gapped = Readout(1, 2, 1, 3, 10.0)
     assert gapped.tgroup == 40.0
-    ramp = expose(np.full(detector.shape, 50.0), still, gapped, np.random.default_rng(8)).astype(float)
+    ramp = expose(np.full(detector.shape, 50.0), still, gapped, np.random.default_rng(8)).ramp.astype(float)
     assert (ramp[0, 1] - ramp[0, 0]).mean() == pytest.approx(50 * 40 / 2.0, abs=5 * DRIFT)
 
 
 def test_a_full_pixel_stays_below_the_top_and_stops_rising(detector, without_particles):
-    ramp = expose(np.full(detector.shape, 2e4), quiet(detector), RAPID, np.random.default_rng(9)).astype(float)
+    ramp = expose(np.full(detector.shape, 2e4), quiet(detector), RAPID, np.random.default_rng(9)).ramp.astype(float)
     assert ramp.max() <= 65_535
     rise = np.diff(ramp[0, :, 5:-5, 5:-5].mean(axis=(1, 2)))
     assert abs(rise[-1]) < 8 * DRIFT < 10_000 < ramp[0, 0].mean()
@@ -110,8 +112,8 @@ def test_coupling_gives_each_neighbour_its_part_and_keeps_the_sum(detector, with
     rate = np.zeros(detector.shape)
     rate[60, 70] = 2e3
     runs = [
-        expose(rate, quiet(detector, linearity=straight), RAPID, np.random.default_rng(10)),
-        expose(np.zeros_like(rate), quiet(detector, linearity=straight), RAPID, np.random.default_rng(10)),
+        expose(rate, quiet(detector, linearity=straight), RAPID, np.random.default_rng(10)).ramp,
+        expose(np.zeros_like(rate), quiet(detector, linearity=straight), RAPID, np.random.default_rng(10)).ramp,
     ]
     # The generator runs on differently after the bright pixel, so compare with a tolerance of the drifts.
     lit, dark = (run.astype(float)[0, -1] - run.astype(float)[0, 0] for run in runs)
@@ -139,7 +141,7 @@ def test_the_kernel_of_the_reference_undoes_the_coupling():
 def test_the_reference_pixels_of_the_full_frame_see_drifts_but_no_light(without_particles):
     whole = make_detector(2048, np.random.default_rng(12))
     assert whole.reference.sum() == 2048**2 - 2040**2
-    ramp = expose(np.full(whole.shape, 60.0), quiet(whole), Readout(1, 2, 1, 0, 10.0), np.random.default_rng(13))
+    ramp = expose(np.full(whole.shape, 60.0), quiet(whole), Readout(1, 2, 1, 0, 10.0), np.random.default_rng(13)).ramp
     step = ramp[0, 1].astype(float) - ramp[0, 0]
     for k in range(4):
         band = slice(512 * k, 512 * (k + 1))
@@ -148,7 +150,7 @@ def test_the_reference_pixels_of_the_full_frame_see_drifts_but_no_light(without_
 
 
 def test_amplifiers_drift_apart_and_lines_share_their_noise():
-    noise = line_noise((2048, 2048), np.random.default_rng(14)).astype(float)
+    noise = line_noise((2048, 2048), np.random.default_rng(14), 4, -2).astype(float)
     bands = noise.reshape(4, 512, 2048).mean(axis=(1, 2))
     assert np.ptp(bands) > 0.5
     flat = noise - noise.mean(axis=1, keepdims=True)
@@ -177,7 +179,7 @@ def test_one_seed_gives_one_detector_and_one_ramp(detector):
     for field in dataclasses.fields(Detector):
         np.testing.assert_array_equal(getattr(detector, field.name), getattr(again, field.name))
     rate = np.full(detector.shape, 3.0)
-    first, second = (expose(rate, detector, RAPID, np.random.default_rng(17)) for _ in range(2))
+    first, second = (expose(rate, detector, RAPID, np.random.default_rng(17)).ramp for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
