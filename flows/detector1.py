@@ -6,7 +6,7 @@ from flows.stage import Overrides, prepare, runs, save, stage_flow
 from infra.monitoring import working_on
 from infra.products.header import Header, ProductError
 from infra.products.names import base_of, rename
-from infra.products.ramp import Ramp, read_ramp
+from infra.products.ramp import Ramp, raw_area, read_ramp
 from infra.storage.store import name_of
 from tasks.charge_migration import charge_migration
 from tasks.clean_flicker_noise import clean_flicker_noise
@@ -89,11 +89,11 @@ def load_ramp(exposure: str) -> Ramp:
     """
     ramp = load(exposure, read_ramp)
     shape = ramp.data.shape[1:]
-    said = tuple(ramp.header.require("NGROUPS", "SUBSIZE2", "SUBSIZE1"))
+    said = ramp.header.require("NGROUPS"), *raw_area(ramp.header).shape
     if said != shape:
         raise ProductError(
-            f"{name_of(exposure)}: expected (NGROUPS, SUBSIZE2, SUBSIZE1) = {said} from the header, but SCI has {shape}; "
-            "correct the header, or fetch the exposure again"
+            f"{name_of(exposure)}: expected {said} groups, rows and columns from NGROUPS, SUBSIZE2, SUBSIZE1 and READPATT, "
+            f"but SCI has {shape}; correct the header, or fetch the exposure again"
         )
     return ramp
 

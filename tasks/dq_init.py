@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 @step("dq_init", references=("mask",))
 def dq_init(product: Ramp | Guider, references: References, options: NoOptions) -> Ramp | Guider:
     """Start the pixel flags with those of the bad pixel mask."""
-    mask = references.dq("mask", product.header.subarray)
+    mask = references.dq("mask", product.area if isinstance(product, Ramp) else product.header.subarray)
     if mask is None:
         raise StepSkipped("no MASK reference file matches this exposure")
     log.info("dq_init: %d pixels are not to be used", np.count_nonzero(mask & dq.PIXEL["DO_NOT_USE"]))

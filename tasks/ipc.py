@@ -25,4 +25,4 @@ def ipc(ramp: Ramp, references: References, options: NoOptions) -> Ramp:
         coupling = references.array("ipc", "SCI", subarray)
     border = mid_infrared_border if ramp.header.require("INSTRUME") == "MIRI" else near_infrared_border
     log.info("ipc: kernel of %d x %d pixels", *coupling.shape[:2])
-    return ramp.with_(data=undo_ipc(ramp.data, coupling, border(subarray)))
+    return ramp.with_(data=undo_ipc(ramp.data, coupling, border(subarray), ramp.rows))

@@ -1,11 +1,14 @@
 """Subtract the drift of the readout that the reference pixels see."""
 
 import logging
+import os
+from functools import lru_cache
 
 import numpy as np
 from pydantic import BaseModel, Field
 
-from calibration import dq
+from calibration import dq, interleaving
+from calibration.ramps import irs2
 from calibration.ramps.refpix import (
     MIRI_SHAPE,
     Readout,
@@ -13,9 +16,9 @@ from calibration.ramps.refpix import (
     subtract_mid_infrared_reference_pixels,
     subtract_reference_pixels,
 )
-from infra.products.header import ProductError
+from infra.products.header import Header, ProductError
 from infra.products.ramp import Ramp
-from infra.references.content import References
+from infra.references.content import ReferenceInvalid, ReferenceNotFound, References
 from tasks.step import StepSkipped, step
 
 log = logging.getLogger(__name__)
@@ -33,18 +36,29 @@ class RefpixOptions(BaseModel, frozen=True, extra="forbid"):
     side_gain: float = Field(1.0, description="factor on the signal of the side pixels")
     odd_even_rows: bool = Field(True, description="even and odd rows of MIRI have a drift of their own")
     siglimit: float = Field(3.0, gt=0, description="clipping of the means of reference pixels [sigma]")
+    ovr_corr_mitigation_ftr: float = Field(
+        3.0, gt=0, description="how far above the others a bad interleaved reference pixel of IRS2 is [sigma]"
+    )
+    irs2_mean_subtraction: bool = Field(False, description="subtract the means of reference pixels before IRS2")
+    preserve_irs2_refpix: bool = Field(False, description="leave the reference pixels of IRS2 in the frames")
 
 
-@step("refpix", options=RefpixOptions)
+def wanted(header: Header) -> tuple[str, ...]:
+    """Reference types of the step."""
+    return ("refpix",) if "IRS2" in header.get("READPATT", "") else ()
+
+
+@step("refpix", references=wanted, options=RefpixOptions)
 def refpix(ramp: Ramp, references: References, options: RefpixOptions) -> Ramp:
     """Subtract the drift of the readout that the reference pixels see."""
     header = ramp.header
-    if "IRS2" in header.get("READPATT", "") or "MSTR_RD1" in header:
-        kind = "multistripe" if "MSTR_RD1" in header else header["READPATT"]
+    if "MSTR_RD1" in header:
         raise ProductError(
-            f"{header.get('FILENAME', 'the exposure')}: refpix cannot correct {kind} data yet; skip it with "
+            f"{header.get('FILENAME', 'the exposure')}: refpix cannot correct multistripe data yet; skip it with "
             "-p refpix.skip=true"
         )
+    if ramp.is_irs2:
+        return correct_irs2(ramp, references, options)
     if header.require("INSTRUME") == "MIRI":
         if ramp.data.shape[-2:] != MIRI_SHAPE:
             raise StepSkipped("subarrays of MIRI are not corrected")
@@ -79,3 +93,63 @@ def refpix(ramp: Ramp, references: References, options: RefpixOptions) -> Ramp:
         zeroframe = np.where(zeroframe == 0, np.float32(0), corrected(zeroframe[:, None])[:, 0])
     log.info("refpix: offsets from %d reference pixels", count)
     return ramp.with_(data=corrected(ramp.data), zeroframe=zeroframe)
+
+
+def correct_irs2(ramp: Ramp, references: References, options: RefpixOptions) -> Ramp:
+    """Frames of the IRS2 readout without its noise, and without the interleaved reference pixels."""
+    header = ramp.header
+    fastaxis, slowaxis, noutputs = header.require("FASTAXIS", "SLOWAXIS", "NOUTPUTS")
+    pattern = header.get("NRS_NORM", interleaving.NORMAL), header.get("NRS_REF", interleaving.REFERENCE)
+    if pattern != (interleaving.NORMAL, interleaving.REFERENCE):
+        raise ProductError(
+            f"{header.get('FILENAME', 'the exposure')}: expected NRS_NORM, NRS_REF = {interleaving.NORMAL}, "
+            f"{interleaving.REFERENCE}, but they are {pattern}; there are no reference files for another IRS2 pattern"
+        )
+    path = references.path("refpix")
+    if path is None:
+        # As they are, the frames fit no other step.
+        raise ReferenceNotFound("refpix needs a REFPIX reference file for IRS2 readout, but none matches this exposure")
+    status = os.stat(path)
+    weights = _weights(path, status.st_mtime_ns, status.st_size)
+    excluded = np.empty((0, 2), np.intp)
+    if references.has("refpix", "DQ"):
+        table = references.table("refpix", "DQ")
+        excluded = irs2.excluded_pairs(table["OUTPUT"], table["ODD_EVEN"], table["MASK"], fastaxis)
+    readout = Readout(ramp.area, fastaxis, slowaxis, noutputs)
+    bit = dq.PIXEL["BAD_REF_PIXEL"]
+    known = interleaving.reference_rows() & ((ramp.pixeldq & bit) != 0).any(axis=1)
+    bad = irs2.find_bad_rows(ramp.data, known, options.ovr_corr_mitigation_ftr)
+    pixeldq = ramp.pixeldq.copy()
+    pixeldq[bad] |= bit | dq.PIXEL["DO_NOT_USE"]
+    sources = irs2.choose_sources(bad, excluded, fastaxis)
+    rows = np.arange(interleaving.WIDTH) if options.preserve_irs2_refpix else ramp.rows
+    corrected = np.empty((*ramp.data.shape[:2], rows.size, ramp.data.shape[-1]), np.float32)
+    for i, data in enumerate(ramp.data):
+        if options.irs2_mean_subtraction:
+            levels = irs2.mean_levels(data, pixeldq, readout, options.odd_even_columns, options.siglimit)
+            data = data - levels[:, :, None]
+        corrected[i] = irs2.subtract_interleaved_references(
+            data, readout, weights, sources, options.preserve_irs2_refpix
+        )
+    log.info("refpix: IRS2, %d bad interleaved reference pixels per line", np.count_nonzero(bad))
+    return ramp.with_(
+        data=corrected,
+        pixeldq=pixeldq[rows],
+        groupdq=ramp.groupdq[:, :, rows],
+        zeroframe=None if ramp.zeroframe is None else ramp.zeroframe[:, rows],
+    )
+
+
+@lru_cache(maxsize=2)
+def _weights(path: str, mtime: int, size: int) -> irs2.Weights:
+    """The weights of a reference file, ready for use: for both detectors, kept for the next exposure."""
+    references = References({"refpix": path}, "")
+    table = references.table("refpix", "IRS2", keep=False)
+    columns = {
+        kind: np.stack([np.asarray(table[f"{kind}_{k}"], np.float32) for k in range(interleaving.OUTPUTS - 1)])
+        for kind in ("beta", "alpha")
+    }
+    expected = 2 * irs2.LINE * interleaving.LINES
+    if len(table) != expected:
+        raise ReferenceInvalid(f"{path}: table IRS2 must have {expected} rows, but has {len(table)}")
+    return irs2.prepare_weights(columns["beta"], columns["alpha"])

@@ -29,20 +29,25 @@ def saturation(ramp: Ramp, references: References, options: SaturationOptions) -
     if level is None:
         raise StepSkipped("no SATURATION reference file matches this exposure")
     threshold, reference_dq = prepare_threshold(level, references.dq("saturation", subarray))
+    rows = ramp.rows
+    bias = references.array("superbias", "SCI", ramp.area)
     groupdq = flag_saturation(
         ramp.data,
         ramp.groupdq,
         threshold,
         reference_dq,
-        references.array("superbias", "SCI", subarray),
+        bias[rows] if bias is not None and ramp.is_irs2 else bias,
         ramp.header.require("NFRAMES"),
         options.n_pix_grow_sat,
         options.use_readpatt,
+        rows,
     )
     zeroframe = ramp.zeroframe
     if zeroframe is not None:
-        zeroframe = clear_saturated_zeroframe(zeroframe, threshold, options.n_pix_grow_sat)
+        zeroframe = clear_saturated_zeroframe(zeroframe, threshold, options.n_pix_grow_sat, rows)
     # A pixel that saturates is so in the last group.
     pixels = np.count_nonzero((groupdq[:, -1] & dq.GROUP["SATURATED"]).any(axis=0))
     log.info("saturation: %d pixels saturate", pixels)
-    return ramp.with_(groupdq=groupdq, pixeldq=ramp.pixeldq | reference_dq, zeroframe=zeroframe)
+    pixeldq = ramp.pixeldq.copy()
+    pixeldq[rows] |= reference_dq
+    return ramp.with_(groupdq=groupdq, pixeldq=pixeldq, zeroframe=zeroframe)

@@ -15,14 +15,13 @@ log = logging.getLogger(__name__)
 @step("superbias", references=("superbias",))
 def superbias(ramp: Ramp, references: References, options: NoOptions) -> Ramp:
     """Subtract the fixed pattern of the detector's reads."""
-    subarray = ramp.header.subarray
-    bias = references.array("superbias", "SCI", subarray)
+    bias = references.array("superbias", "SCI", ramp.area)
     if bias is None:
         raise StepSkipped("no SUPERBIAS reference file matches this exposure")
     zeroframe = None if ramp.zeroframe is None else subtract_bias_from_zeroframe(ramp.zeroframe, bias)
     log.info("superbias: median bias %.1f DN", np.nanmedian(bias))
     return ramp.with_(
         data=subtract_bias(ramp.data, bias),
-        pixeldq=ramp.pixeldq | references.dq("superbias", subarray),
+        pixeldq=ramp.pixeldq | references.dq("superbias", ramp.area),
         zeroframe=zeroframe,
     )

@@ -34,7 +34,7 @@ def mid_infrared_border(subarray: Subarray) -> Border:
     return Border(0, 0, max(0, 4 - x), max(0, x + subarray.xsize - 1028))
 
 
-def undo_ipc(data: np.ndarray, coupling: np.ndarray, border: Border) -> np.ndarray:
+def undo_ipc(data: np.ndarray, coupling: np.ndarray, border: Border, rows: np.ndarray | None = None) -> np.ndarray:
     """Ramps without the coupling between pixels.
 
     Parameters
@@ -44,6 +44,8 @@ def undo_ipc(data: np.ndarray, coupling: np.ndarray, border: Border) -> np.ndarr
     coupling : (nky, nkx) or (nky, nkx, ny, nx) float32
         Convolution kernel, one for all pixels or one for each. Odd sizes.
     border : Border
+    rows : (nrows,) int, optional
+        Which rows of ``data`` are rows of the detector, ascending; default: all. Others stay as they are.
 
     Returns
     -------
@@ -54,21 +56,24 @@ def undo_ipc(data: np.ndarray, coupling: np.ndarray, border: Border) -> np.ndarr
             f"the IPC kernel must have an odd number of rows and columns and 2 or 4 dimensions, but has the shape "
             f"{coupling.shape}"
         )
-    if coupling.ndim == 4 and coupling.shape[-2:] != data.shape[-2:]:
+    rows = np.arange(data.shape[-2]) if rows is None else rows
+    area = (rows.size, data.shape[-1])
+    if coupling.ndim == 4 and coupling.shape[-2:] != area:
         raise ValueError(
-            f"a kernel per pixel must cover the detector area of the data, {data.shape[-2:]}, but covers "
+            f"a kernel per pixel must cover the detector area of the data, {area}, but covers "
             f"{coupling.shape[-2:]}; cut the reference to the subarray first"
         )
     per_pixel = coupling if coupling.ndim == 4 else coupling[:, :, None, None]
     corrected = data.copy()
-    _convolve(data, per_pixel, border.bottom, border.top, border.left, border.right, corrected)
+    _convolve(data, rows, per_pixel, border.bottom, border.top, border.left, border.right, corrected)
     return corrected
 
 
 # i = integration, g = group, y = row, x = column; v, u = row and column of the kernel
 @kernel
-def _convolve(data, coupling, bottom, top, left, right, corrected):
-    nints, ngroups, ny, nx = data.shape
+def _convolve(data, rows, coupling, bottom, top, left, right, corrected):
+    nints, ngroups, _, nx = data.shape
+    ny = rows.size
     nv, nu = coupling.shape[:2]
     one_for_all = coupling.shape[2] == 1 and coupling.shape[3] == 1
     total = np.empty(nx)
@@ -80,7 +85,7 @@ def _convolve(data, coupling, bottom, top, left, right, corrected):
                     row = y + nv // 2 - v
                     if row < bottom or row >= ny - top:
                         continue
-                    source = data[i, g, row]
+                    source = data[i, g, rows[row]]
                     for u in range(nu):
                         shift = nu // 2 - u
                         start, stop = max(left, left - shift), min(nx - right, nx - right - shift)
@@ -93,6 +98,6 @@ def _convolve(data, coupling, bottom, top, left, right, corrected):
                             factors = coupling[v, u, y, start:stop]
                             for x in range(part.size):
                                 part[x] += np.float64(factors[x]) * np.float64(shifted[x])
-                out = corrected[i, g, y]
+                out = corrected[i, g, rows[y]]
                 for x in range(left, nx - right):
                     out[x] = total[x]

@@ -176,7 +176,7 @@ def subtract_mid_infrared_reference_pixels(
                     sides = []
                     for column in (amplifier, MIRI_SHAPE[1] - EDGE + amplifier):
                         since = data[i, g, rows, column] - data[i, 0, rows, column]
-                        sides.append(_clipped_mean(since[good[rows, column]], clip))
+                        sides.append(clipped_mean(since[good[rows, column]], clip))
                     drift[rows, amplifier] = 0.5 * (sides[0] + sides[1])
             if np.isnan(drift).any():
                 break
@@ -217,7 +217,7 @@ def _amplifier_offsets(
         if rows.stop > rows.start:
             values, usable = np.ascontiguousarray(frame[rows]), np.ascontiguousarray(good[rows])
             for k in np.unique(kind):
-                means[e, k] = _clipped_mean(values[:, kind == k][usable[:, kind == k]], clip)
+                means[e, k] = clipped_mean(values[:, kind == k][usable[:, kind == k]], clip)
     offset = np.where(np.isnan(means[0]), means[1], np.where(np.isnan(means[1]), means[0], 0.5 * means.sum(axis=0)))
     if odd_even:
         # Even and odd columns are corrected together or not at all.
@@ -231,7 +231,7 @@ def _single_output_offsets(
     """Offset of each column of the view [DN], of all reference pixels that a subarray has."""
     parity = (np.arange(frame.shape[1]) + readout.origin[1]) % 2 if odd_even else np.zeros(frame.shape[1], int)
     offset = np.array(
-        [_clipped_mean(frame[:, parity == k][is_reference[:, parity == k]], clip) for k in range(2 if odd_even else 1)]
+        [clipped_mean(frame[:, parity == k][is_reference[:, parity == k]], clip) for k in range(2 if odd_even else 1)]
     )
     # Even and odd columns are corrected together or not at all.
     return (np.zeros(2) if np.isnan(offset).any() else offset)[parity].astype(np.float32)
@@ -251,7 +251,7 @@ def _side_drift(frame: np.ndarray, good: np.ndarray, fast: np.ndarray, readout: 
     return np.nan_to_num(both)
 
 
-def _clipped_mean(values: np.ndarray, clip: float) -> float:
+def clipped_mean(values: np.ndarray, clip: float) -> float:
     """Mean of what is within ``clip`` sigma of the mean, until nothing more is thrown out; NaN of nothing."""
     kept = values.astype(np.float64)
     while kept.size:

@@ -3,6 +3,10 @@
 A pixel that saturates stays so until the end of the integration, and its charge spills to the pixels around it. Where a
 group is the mean of several frames, some of its frames can be saturated while the mean is below the threshold: such a
 group, just before the first saturated one, must not be used either.
+
+Frames of NIRSpec's IRS2 readout have reference pixels between the rows of the detector: rows are then those of the
+detector, the others are not looked at. Of such ramps the official pipeline flags less, and with another flag (see
+``flag_saturation``); ours does so too.
 Source: JWST pipeline documentation, "saturation".
 """
 
@@ -50,6 +54,7 @@ def flag_saturation(
     nframes: int,
     grow: int = 1,
     use_frames: bool = True,
+    rows: np.ndarray | None = None,
 ) -> np.ndarray:
     """Flag groups at or above the saturation threshold, and at the floor of the converter.
 
@@ -69,6 +74,10 @@ def flag_saturation(
         How many pixels around a saturated one are flagged too [pixel].
     use_frames : bool
         Whether to look for groups of which only some frames are saturated.
+    rows : (nrows,) int, optional
+        Which rows of ``data`` are rows of the detector, ascending; default: all. Where they are not all, a hit within the
+        second group is the only case of some frames that is looked for, and the flag is ``SATURATED``, also for the
+        pixels around it.
 
     Returns
     -------
@@ -76,25 +85,33 @@ def flag_saturation(
         ``groupdq`` with ``SATURATED`` from the first saturated group on, ``AD_FLOOR | DO_NOT_USE`` in every group at
         or below 0 DN, and ``DO_NOT_USE`` in a group that is saturated in part.
     """
+    rows = np.arange(data.shape[-2]) if rows is None else rows
+    area = (rows.size, data.shape[-1])
     for name, array in (("threshold", threshold), ("bias", bias)):
-        if array is not None and array.shape != data.shape[-2:]:
+        if array is not None and array.shape != area:
             raise ValueError(
-                f"{name} must cover the detector area of data, {data.shape[-2:]}, but has the shape {array.shape}; "
+                f"{name} must cover the detector area of data, {area}, but has the shape {array.shape}; "
                 "cut the reference to the subarray first"
             )
     flagged = groupdq.copy()
-    _flag_full(data, threshold, grow, flagged)
+    _flag_full(data, rows, threshold, grow, flagged)
     if use_frames and data.shape[1] > 1:
-        if nframes > 1:
-            unchecked = (reference_dq & dq.PIXEL["NO_SAT_CHECK"]) != 0
-            _flag_partly_full(data, threshold, unchecked, nframes, grow, flagged)
-        if data.shape[1] > 2:
-            level = np.zeros(data.shape[-2:], np.float32) if bias is None else bias
-            _flag_second_group(data, threshold, level, nframes, flagged)
+        level = np.zeros(area, np.float32) if bias is None else bias
+        if rows.size < data.shape[-2]:
+            if data.shape[1] > 2:
+                _flag_hit_in_second_group(data, rows, threshold, level, nframes, grow, flagged)
+        else:
+            if nframes > 1:
+                unchecked = (reference_dq & dq.PIXEL["NO_SAT_CHECK"]) != 0
+                _flag_partly_full(data, threshold, unchecked, nframes, grow, flagged)
+            if data.shape[1] > 2:
+                _flag_second_group(data, threshold, level, nframes, flagged)
     return flagged
 
 
-def clear_saturated_zeroframe(zeroframe: np.ndarray, threshold: np.ndarray, grow: int = 1) -> np.ndarray:
+def clear_saturated_zeroframe(
+    zeroframe: np.ndarray, threshold: np.ndarray, grow: int = 1, rows: np.ndarray | None = None
+) -> np.ndarray:
     """First frames with 0 where they are saturated, spilled into, or at the floor of the converter.
 
     Parameters
@@ -105,16 +122,20 @@ def clear_saturated_zeroframe(zeroframe: np.ndarray, threshold: np.ndarray, grow
         From ``prepare_threshold`` [DN].
     grow : int
         How many pixels around a saturated one are lost too [pixel].
+    rows : (nrows,) int, optional
+        Which rows are rows of the detector, ascending; default: all.
     """
     flags = np.zeros((zeroframe.shape[0], 1, *zeroframe.shape[1:]), np.uint8)
-    _flag_full(zeroframe[:, None], threshold, grow, flags)
+    rows = np.arange(zeroframe.shape[-2]) if rows is None else rows
+    _flag_full(zeroframe[:, None], rows, threshold, grow, flags)
     return np.where(flags[:, 0] != 0, np.float32(0), zeroframe)
 
 
 # i = integration, g = group, y = row, x = column
 @kernel
-def _flag_full(data, threshold, grow, groupdq):
-    nints, ngroups, ny, nx = data.shape
+def _flag_full(data, rows, threshold, grow, groupdq):
+    nints, ngroups, _, nx = data.shape
+    ny = rows.size
     full = np.empty((ny, nx), np.bool_)
     spilled = np.empty((ny, nx), np.bool_)
     for i in range(nints):
@@ -124,22 +145,24 @@ def _flag_full(data, threshold, grow, groupdq):
             # A row is flagged when those that can spill into it have been seen.
             for row in range(ny + grow):
                 if row < ny:
+                    level = data[i, g, rows[row]]
                     for x in range(nx):
                         # A NaN threshold compares false: the pixel never saturates.
-                        if data[i, g, row, x] >= threshold[row, x] and not full[row, x]:
+                        if level[x] >= threshold[row, x] and not full[row, x]:
                             full[row, x] = True
                             for v in range(max(0, row - grow), min(ny, row + grow + 1)):
                                 for u in range(max(0, x - grow), min(nx, x + grow + 1)):
                                     spilled[v, u] = True
                 y = row - grow
                 if y >= 0:
+                    level, flagged = data[i, g, rows[y]], groupdq[i, g, rows[y]]
                     for x in range(nx):
-                        flags = groupdq[i, g, y, x]
+                        flags = flagged[x]
                         if spilled[y, x]:
                             flags |= _SATURATED
-                        if data[i, g, y, x] <= 0:
+                        if level[x] <= 0:
                             flags |= _FLOOR
-                        groupdq[i, g, y, x] = flags
+                        flagged[x] = flags
 
 
 @kernel
@@ -181,3 +204,20 @@ def _flag_second_group(data, threshold, bias, nframes, groupdq):
                     expected = np.float64(first - level) / (0.5 * (nframes + 1)) * (3 * nframes) + level
                     if expected < threshold[y, x] and second - first > (threshold[y, x] - first) / np.float32(nframes):
                         groupdq[i, 1, y, x] |= _DO_NOT_USE
+
+
+@kernel
+def _flag_hit_in_second_group(data, rows, threshold, bias, nframes, grow, groupdq):
+    # As above, for all pixels whose third group is saturated by itself.
+    nints, _, _, nx = data.shape
+    ny = rows.size
+    for i in range(nints):
+        for y in range(ny):
+            for x in range(nx):
+                if data[i, 2, rows[y], x] >= threshold[y, x]:
+                    first, second, level = data[i, 0, rows[y], x], data[i, 1, rows[y], x], bias[y, x]
+                    expected = np.float64(first - level) / (0.5 * (nframes + 1)) * (3 * nframes) + level
+                    if expected < threshold[y, x] and second - first > (threshold[y, x] - first) / np.float32(nframes):
+                        for v in range(max(0, y - grow), min(ny, y + grow + 1)):
+                            for u in range(max(0, x - grow), min(nx, x + grow + 1)):
+                                groupdq[i, 1, rows[v], u] |= _SATURATED

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from calibration.interleaving import WIDTH, science_rows
+from calibration.subarrays import Subarray
 from infra.products.fits import Hdu, read_fits, write_fits
 from infra.products.header import Header, ProductError
 
@@ -31,6 +33,8 @@ class Ramp:
         [DN/s]
     recipe : mapping
         What the steps did: step -> status, options, references.
+    side : mapping
+        Products that steps made beside this one on request, suffix -> product; they get files of their own.
     """
 
     header: Header
@@ -43,8 +47,32 @@ class Ramp:
     int_times: np.ndarray | None = None
     average_dark_current: np.ndarray | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    side: Mapping[str, Any] = field(default_factory=dict)
 
     with_ = replace
+
+    @property
+    def is_irs2(self) -> bool:
+        """Whether reference pixels of NIRSpec's IRS2 readout are between the rows, as they are until refpix."""
+        return self.data.shape[-2] == WIDTH
+
+    @property
+    def area(self) -> Subarray:
+        """What the arrays cover: the detector area of the header, with what is between its rows."""
+        return raw_area(self.header) if self.is_irs2 else self.header.subarray
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Which rows of the arrays are rows of the detector, ascending: all, but for IRS2."""
+        if self.is_irs2:
+            return science_rows(self.header.require("FASTAXIS"))
+        return np.arange(self.data.shape[-2])
+
+
+def raw_area(header: Header) -> Subarray:
+    """What raw frames cover: the detector area of the header, and in IRS2 readout reference pixels between its rows."""
+    area = header.subarray
+    return replace(area, ysize=WIDTH) if "IRS2" in header.get("READPATT", "") else area
 
 
 def read_ramp(path: str | Path) -> Ramp:

@@ -21,6 +21,7 @@ import numpy as np
 from astropy.io import fits
 
 from calibration import dq
+from calibration.interleaving import LINES, WIDTH
 from calibration.subarrays import Subarray, cut
 
 log = logging.getLogger(__name__)
@@ -159,13 +160,16 @@ class References:
 
         return _shared((version, extname.upper(), "translated", subarray), translated)
 
-    def table(self, reftype: str, extname: str, extver: int = 1) -> fits.FITS_rec | None:
+    def table(self, reftype: str, extname: str, extver: int = 1, keep: bool = True) -> fits.FITS_rec | None:
         """A table of the reference file (do not change it), None where the type is not applicable.
 
-        Column names are not case-sensitive.
+        Column names are not case-sensitive. ``keep``: for the next exposure, too; a large table need not be.
         """
         path = self.path(reftype)
-        return None if path is None else _read_table(*_version(path), extname.upper(), extver)
+        if path is None:
+            return None
+        read = _read_table if keep else _read_table.__wrapped__
+        return read(*_version(path), extname.upper(), extver)
 
     def header(self, reftype: str, extname: str = "PRIMARY", extver: int = 1) -> fits.Header | None:
         """A FITS header of the reference file (do not change it), None where the type is not applicable."""
@@ -312,7 +316,8 @@ def _cut(version: _Version, extname: str, array: np.ndarray, subarray: Subarray)
     start = subarray if "SUBSTRT1" not in header and (ny, nx) == subarray.shape else Subarray(1, 1, nx, ny)
     covers = Subarray(header.get("SUBSTRT1", start.xstart), header.get("SUBSTRT2", start.ystart), nx, ny)
     declared = (header.get("SUBSIZE2", ny), header.get("SUBSIZE1", nx))
-    if declared != (ny, nx):
+    # Files for IRS2 readout have the size of the detector in their header, as the exposures have.
+    if declared != (ny, nx) and (ny, *declared) != (WIDTH, LINES, LINES):
         raise ReferenceInvalid(
             f"{name}: {extname} must have (SUBSIZE2, SUBSIZE1) = {declared} rows and columns, but has {(ny, nx)}"
         )

@@ -130,8 +130,8 @@ def test_a_subarray_without_reference_pixels_skips_refpix(made):
 
 def test_a_readout_that_refpix_does_not_know_stops_it(made):
     ramp, references = made
-    with pytest.raises(ProductError, match="NRSIRS2"):
-        refpix.fn(ramp.with_(header=ramp.header.set(READPATT="NRSIRS2")), references, RefpixOptions())
+    with pytest.raises(ProductError, match="multistripe"):
+        refpix.fn(ramp.with_(header=ramp.header.set(MSTR_RD1=4)), references, RefpixOptions())
 
 
 def test_a_dark_that_is_too_coarse_is_not_subtracted(made):
