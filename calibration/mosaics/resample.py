@@ -1,9 +1,8 @@
 """Put exposures on one grid by drizzling, and propagate their errors.
 
-Each input pixel is a small quadrilateral on the output grid; it gives its surface brightness to the output pixels it
-covers, in proportion to the area and its weight (Fruchter and Hook 2002, PASP 114, 144; the kernels are those of the
-`drizzle` package). The weight of a pixel is the inverse of its readout variance, so that bright sources, whose photon
-noise is theirs, do not weigh themselves.
+Each input pixel gives its surface brightness to the output pixels that it covers, in proportion to the area and its
+weight (`calibration.mosaics.drizzle`). The weight of a pixel is the inverse of its readout variance, so that bright
+sources, whose photon noise is theirs, do not weigh themselves.
 
 The variances of an exposure are resampled with the same weights as standard deviations, as neighbouring output pixels
 share their input; the exposures then combine with the inverse of the resampled readout variance.
@@ -17,9 +16,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from drizzle.resample import Drizzle
 
 from calibration.jit import kernel as compiled
+from calibration.mosaics.drizzle import spread
 
 #: The noise components, in the order of the files.
 NOISES = ("var_rnoise", "var_poisson", "var_flat")
@@ -136,29 +135,43 @@ def drizzle(
     fill : float
         Value of ``data`` where nothing contributes.
     """
-    total = Drizzle(kernel=kernel, fillval=fill, out_shape=shape, max_ctx_id=count - 1, disable_ctx=not with_context)
+    data = np.zeros(shape, np.float32)
+    weight = np.zeros(shape, np.float32)
+    context = np.zeros(((count - 1) // 32 + 1, *shape), np.int32) if with_context else None
     sums = {name: np.zeros(shape, np.float32) for name in NOISES} if with_errors else {}
     weights = {name: np.zeros(shape, np.float32) for name in sums}
-    for exposure in exposures:
-        common = {
-            "exptime": exposure.exptime,
-            "weight_map": exposure.weight,
-            "pixfrac": pixfrac,
-            "pixel_scale_ratio": scale_ratio,
-            "in_units": "cps",
-        }
-        pixmap = exposure.pixmap
-        if not np.isfinite(pixmap).any():
-            # An exposure that stands nowhere is put far outside: it still takes its bit of the context.
-            pixmap = np.indices(exposure.data.shape)[::-1].transpose(1, 2, 0) - 1e6
-        total.add_image(exposure.data, pixmap=pixmap, **common)
+    for n, exposure in enumerate(exposures):
         window = _window(exposure.pixmap, shape)
-        if with_errors and window is not None:
-            _add_variances(exposure, window, sums, weights, kernel, weight_type, common)
+        if window is None:
+            continue
+        names = tuple(name for name in exposure.variances if with_errors)
+        planes = [exposure.data, *(np.sqrt(exposure.variances[name]) for name in names)]
+        rows, columns = window
+        spreads, share = spread(
+            planes,
+            exposure.weight,
+            exposure.pixmap,
+            (columns.start, rows.start),
+            (rows.stop - rows.start, columns.stop - columns.start),
+            kernel,
+            pixfrac,
+            scale_ratio,
+        )
+        data[window] += spreads[0]
+        weight[window] += share
+        if context is not None:
+            # The 32nd bit is the sign.
+            context[(n // 32, *window)] |= np.where(share != 0, np.uint32(1 << n % 32).astype(np.int32), np.int32(0))
+        deviations = dict(zip(names, spreads[1:], strict=True))
+        rnoise = deviations.get("var_rnoise") if weight_type == "ivm" else None
+        for name, deviation in deviations.items():
+            by = share * np.float32(exposure.exptime**-0.5) if rnoise is None else rnoise
+            _accumulate(deviation, by, share, sums[name][window], weights[name][window])
     err = np.full(shape, np.nan, np.float32)
     if with_errors:
         _finish(*(sums[name] for name in NOISES), *(weights[name] for name in NOISES), scale_ratio**-2, err)
-    return Mosaic(total.out_img, total.out_wht, total.out_ctx, sums, err)
+    _normalise(data, weight, fill)
+    return Mosaic(data, weight, context, sums, err)
 
 
 def _window(pixmap: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice] | None:
@@ -174,43 +187,29 @@ def _window(pixmap: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice] |
     return (slice(y0, y1), slice(x0, x1)) if x1 > x0 and y1 > y0 else None
 
 
-def _add_variances(
-    exposure: Exposure,
-    window: tuple[slice, slice],
-    sums: Mapping[str, np.ndarray],
-    weights: Mapping[str, np.ndarray],
-    kernel: str,
-    weight_type: str | None,
-    common: dict,
-) -> None:
-    rows, columns = window
-    shape = (rows.stop - rows.start, columns.stop - columns.start)
-    origin = (columns.start, rows.start)
-    pixmap = exposure.pixmap if origin == (0, 0) else exposure.pixmap - origin
-    deviations = {}
-    for name, variance in exposure.variances.items():
-        one = Drizzle(kernel=kernel, fillval=np.nan, out_shape=shape, disable_ctx=True)
-        one.add_image(np.sqrt(variance), pixmap=pixmap, **common)
-        deviations[name] = one.out_img
-    rnoise = deviations.get("var_rnoise") if weight_type == "ivm" else None
-    for name, deviation in deviations.items():
-        by = np.full(shape, exposure.exptime**-0.5, np.float32) if rnoise is None else rnoise
-        _accumulate(deviation, by, sums[name][window], weights[name][window])
-
-
 # y = row, x = column
 @compiled
-def _accumulate(deviation, by, total, weights):
-    """Add a variance with the weight 1 / ``by`` squared, where both are known."""
+def _normalise(data, weight, fill):
+    ny, nx = data.shape
+    for y in range(ny):
+        for x in range(nx):
+            data[y, x] = data[y, x] / weight[y, x] if weight[y, x] != 0 else fill
+
+
+@compiled
+def _accumulate(deviation, by, share, total, weights):
+    """Add the variance of an exposure with the weight 1 / ``by`` squared; both come times the exposure's ``share``."""
     ny, nx = deviation.shape
     for y in range(ny):
         for x in range(nx):
-            reference = by[y, x] * by[y, x]
-            variance = deviation[y, x] * deviation[y, x]
-            if reference > 0 and variance >= 0:
-                weight = np.float32(1) / reference
-                total[y, x] += variance * weight * weight
-                weights[y, x] += weight
+            norm = share[y, x] * share[y, x]
+            if norm > 0:
+                reference = by[y, x] * by[y, x] / norm
+                variance = deviation[y, x] * deviation[y, x] / norm
+                if reference > 0 and variance >= 0:
+                    weight = np.float32(1) / reference
+                    total[y, x] += variance * weight * weight
+                    weights[y, x] += weight
 
 
 @compiled

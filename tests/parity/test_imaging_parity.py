@@ -132,15 +132,18 @@ def test_mosaics_agree_on_the_same_images(folder, references):
 
 
 def compare_mosaics(ours, theirs):
+    """Without the outermost pixels: there the official package drops what lies half outside the mosaic."""
     assert ours.data.shape == theirs.data.shape
     assert pixels_apart(ours.wcs, theirs.wcs, ours.data.shape) < 1e-4
     np.testing.assert_array_equal(ours.con, theirs.con)
     np.testing.assert_array_equal(np.isnan(ours.data), np.isnan(theirs.data))
-    known = np.isfinite(theirs.data) & np.isfinite(theirs.err)
+    inside = np.zeros(ours.data.shape, bool)
+    inside[1:-1, 1:-1] = True
+    known = inside & np.isfinite(theirs.data) & np.isfinite(theirs.err)
     assert (np.abs(ours.data - theirs.data)[known] <= 1e-3 * theirs.err[known]).mean() >= 0.999
     for name in PLANES[1:]:
         one, other = getattr(ours, name), getattr(theirs, name)
-        both = np.isfinite(other) & (other > 0)
+        both = inside & np.isfinite(other) & (other > 0)
         np.testing.assert_array_equal(np.isnan(one), np.isnan(other), err_msg=name)
         assert (np.abs(one - other)[both] <= 1e-3 * other[both]).mean() >= 0.999, name
 

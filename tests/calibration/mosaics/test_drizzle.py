@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drizzle.resample import Drizzle
 from imaging_scene import DITHERS, ROLL, SCALE, START, distortion, pointing
 
 from calibration import dq as bits
+from calibration.mosaics.drizzle import spread
 from calibration.mosaics.resample import Exposure, drizzle, drizzle_weight
 from calibration.wcs.imaging import footprint, imaging_wcs
 from calibration.wcs.mosaic import Orientation, mosaic_wcs, pixel_map
@@ -131,3 +133,39 @@ def test_an_exposure_that_is_nowhere_adds_nothing():
     mosaic = drizzle([lost, one], shape_of(target), 2)
     assert set(np.unique(mosaic.context[0])) == {0, 2}
     np.testing.assert_allclose(mosaic.data[mosaic.weight > 0], 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "turn", "pixfrac"), [(1.0, 0.02, 1.0), (0.7, 0.5, 1.0), (1.4, 2.0, 0.5)])
+def test_the_square_kernel_is_that_of_the_drizzle_package(scale, turn, pixfrac):
+    rng = np.random.default_rng(4)
+    y, x = np.indices((40, 50), float)
+    cos, sin = np.cos(turn) / scale, np.sin(turn) / scale
+    u, v = x - 25 + 1e-5 * x * y, y - 20
+    pixmap = np.stack([cos * u - sin * v + 70, sin * u + cos * v + 65], axis=-1)
+    planes = rng.normal(10, 1, (5, 40, 50)).astype(np.float32)
+    weight = rng.uniform(0, 2, (40, 50)).astype(np.float32)
+    weight[5, 5] = 0
+    sums, weights = spread(planes, weight, pixmap, (20, 10), (120, 110), "square", pixfrac, scale)
+    for plane, total in zip(planes, sums, strict=True):
+        package = Drizzle(kernel="square", fillval=0.0, out_shape=(130, 130), disable_ctx=True)
+        package.add_image(
+            plane,
+            pixmap=pixmap,
+            exptime=1.0,
+            weight_map=weight,
+            pixfrac=pixfrac,
+            pixel_scale_ratio=scale,
+            in_units="cps",
+        )
+        np.testing.assert_allclose(weights, package.out_wht[10:130, 20:130], atol=1e-5)
+        np.testing.assert_allclose(total, (package.out_img * package.out_wht)[10:130, 20:130], atol=2e-4)
+    assert weights.sum() == pytest.approx(weight.sum(), rel=1e-5)
+
+
+def test_a_nan_pixel_does_not_count():
+    (one,) = exposures([np.ones(SHAPE)], target := grid())
+    data = one.data.copy()
+    data[30, 40] = np.nan
+    mosaic = drizzle([replace(one, data=data)], shape_of(target), 1)
+    assert np.nanmin(mosaic.data) == pytest.approx(1, abs=1e-6)
+    assert mosaic.weight.sum() == pytest.approx(25 * (np.prod(SHAPE) - 1), rel=1e-3)
