@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import asdf
 from pydantic import BaseModel, ValidationError
 
 import tasks
@@ -159,6 +158,8 @@ def read_parameter_file(path: str | Path) -> dict[str, dict[str, Any]]:
         elif path.suffix == ".json":
             tree = json.loads(path.read_text())
         elif path.suffix == ".asdf":
+            import asdf
+
             with asdf.open(path, lazy_load=False, memmap=False) as contents:
                 tree = official_parameters(contents.tree)
         else:

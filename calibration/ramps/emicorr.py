@@ -13,7 +13,6 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 
 from calibration.jit import kernel
 
@@ -129,6 +128,9 @@ def remove_interference(
 
 def _tabulate(wave: np.ndarray) -> np.ndarray:
     """``SAMPLES`` + 1 values of the wave from phase 0 to 1, by a periodic cubic spline through the middles of its bins."""
+    # Here, not above: near-infrared exposures do without.
+    from scipy.interpolate import CubicSpline
+
     middles = (np.arange(wave.size + 1) + 0.5) / wave.size
     spline = CubicSpline(middles, np.append(wave, wave[0]), bc_type="periodic")
     return spline(np.linspace(0, 1, SAMPLES + 1))

@@ -13,8 +13,6 @@ documentation, "jump", sections "Snowballs" and "Arguments".
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
-from skimage.measure import regionprops
 
 from calibration import dq
 
@@ -149,6 +147,10 @@ def flag_snowballs(groupdq: np.ndarray, snowballs: Snowballs) -> tuple[np.ndarra
 
 def find_patches(mask: np.ndarray, smallest_area: float) -> list[Ellipse]:
     """Ellipses of the patches of a mask (ny, nx) bool with at least ``smallest_area`` pixels, their holes included."""
+    # Here, not above: it takes a third of a second, and large events are looked for on demand.
+    from scipy import ndimage
+    from skimage.measure import regionprops
+
     labels, _ = ndimage.label(mask, _TOUCHING)
     area = np.bincount(labels.ravel())
     ellipses = []
@@ -172,6 +174,8 @@ def flag_unsaturated(group: np.ndarray, where: tuple[slice, slice], inside: np.n
 def _fill(patch: np.ndarray) -> int:
     if min(patch.shape) < 3:
         return int(np.count_nonzero(patch))
+    from scipy import ndimage
+
     return int(np.count_nonzero(ndimage.binary_fill_holes(patch, _TOUCHING)))
 
 

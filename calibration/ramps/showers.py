@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.stats import sigma_clipped_stats
 from astropy.utils.exceptions import AstropyUserWarning
-from scipy import signal
 
 from calibration import dq
 from calibration.ramps.large_events import find_patches, flag_unsaturated
@@ -138,6 +137,9 @@ def average_over_ring(image: np.ndarray, inner: float, outer: float) -> np.ndarr
     inner, outer : float
         [pixel], the rims included.
     """
+    # Here, not above: it takes a quarter of a second, and showers are looked for on demand.
+    from scipy import signal
+
     reach = int(outer)
     v, u = np.ogrid[-reach : reach + 1, -reach : reach + 1]
     ring = ((v**2 + u**2 >= inner**2) & (v**2 + u**2 <= outer**2)).astype(float)

@@ -2,41 +2,50 @@
 
 The layout is that of ``stdatamodels``, which the archive's files have: keywords in PRIMARY and SCI, one HDU per array,
 and what FITS cannot hold (the WCS, the recipe) in a last extension ``ASDF``. Arrays go around the data models: to
-validate an array costs more than to write it.
+validate an array costs more than to write it. They go around the FITS library too, which makes copies: they are read and
+written piece by piece, so that a product larger than memory can be.
 """
 
 import gzip
 import io
 import logging
+import math
 import re
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-import asdf
 import numpy as np
+import yaml  # type: ignore[import-untyped]
 from astropy.io import fits
 
 from infra.products.header import Header, ProductError, format_cards, parse_cards
+from infra.products.stored import Stored
+from infra.provenance import date_of_writing, made_of
 
 log = logging.getLogger(__name__)
 
-# `_open` makes an error of what astropy only warns about.
+# `open_fits` makes an error of what astropy only warns about.
 warnings.filterwarnings("ignore", message="File may have been truncated")
+
+#: Bytes that are moved at a time.
+_PIECE = 2**22
+_BLOCK = 2880
 
 
 @dataclass(frozen=True)
 class Hdu:
     """One extension to write: its name, an image array or a structured array (a table), EXTVER and extra cards.
 
-    ``cards`` holds (keyword, value, comment); ``units`` the unit of each table column.
+    An image may be an array on disk (``infra.products.stored``). ``cards`` holds (keyword, value, comment); ``units`` the unit of each table column.
     """
 
     name: str
-    data: np.ndarray | None
+    data: np.ndarray | Stored | None
     ver: int = 1
     cards: Sequence[tuple] = ()
     units: Mapping[str, str] = field(default_factory=dict)
@@ -46,14 +55,15 @@ class Hdu:
 class Contents:
     """What one file holds: the header, the arrays by (EXTNAME, EXTVER), the FITS header of each, and the ASDF extension.
 
-    The tree of the ASDF extension is made into objects as it is asked for: a slit set has hundreds of WCS.
+    The tree of the ASDF extension is read when it is asked for, and made into objects one by one: a slit set has hundreds
+    of WCS.
     """
 
     name: str
     header: Header
     arrays: Mapping[tuple[str, int], np.ndarray]
     cards: Mapping[tuple[str, int], fits.Header]
-    extension: asdf.AsdfFile | None
+    extension: bytes
 
     def get(self, extname: str, ver: int = 1) -> np.ndarray | None:
         """The array of an extension, or None where the file has none."""
@@ -70,10 +80,10 @@ class Contents:
             )
         return array
 
-    @property
+    @cached_property
     def tree(self) -> Mapping[str, Any]:
         """The tree of the ASDF extension; empty where there is none."""
-        return {} if self.extension is None else self.extension.tree
+        return _read_tree(self.extension)
 
     @property
     def wcs(self) -> Any:
@@ -81,10 +91,24 @@ class Contents:
         return self.tree.get("meta", {}).get("wcs")
 
     @property
+    def made_of(self) -> Mapping[str, Any]:
+        """What the product is made of, as ``infra.provenance.making`` was told; empty where nobody was."""
+        return plain(self._ours.get("made_of", {}))
+
+    @property
     def recipe(self) -> Mapping[str, Any]:
         """What the steps so far recorded, in their order (YAML sorts by name)."""
-        steps = plain(self.tree.get("calweave", {}).get("recipe", {}))
-        return dict(sorted(steps.items(), key=lambda entry: entry[1].get("number", 0)))
+        return in_order(plain(self._ours.get("recipe", {})))
+
+    @property
+    def _ours(self) -> Mapping[str, Any]:
+        # The files of the archive have trees, too, of which we want nothing.
+        return self.tree.get("calweave", {}) if b"calweave" in self.extension else {}
+
+
+def in_order(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A recipe in the order of its steps."""
+    return dict(sorted(recipe.items(), key=lambda entry: entry[1].get("number", 0)))
 
 
 def plain(node: Any) -> Any:
@@ -115,37 +139,80 @@ def write_fits(
     tree : mapping
         More for the ASDF extension, such as ``{"meta": {"wcs": ...}}``.
     """
-    header = header.set(
-        DATE=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3], FILENAME=Path(path).name, DATAMODL=model
-    )
+    header = header.set(DATE=date_of_writing(), FILENAME=Path(path).name, DATAMODL=model)
     primary = fits.PrimaryHDU()
     _extend(primary.header, format_cards(header, "PRIMARY"))
-    hdulist = fits.HDUList([primary])
+    for member in (made_of() or {}).get("left_out", ()):
+        primary.header.add_history(f"made without the member {member}")
+    primary.header.set("EXTEND", True, after="NAXIS")
     sci_cards = format_cards(header, "SCI")
-    for hdu in hdus:
-        made = _make_hdu(hdu)
-        if hdu.name == "SCI" and sci_cards:
+    with Path(path).open("wb") as stream:
+        _write_hdu(stream, primary, None)
+        for hdu in hdus:
+            made = _make_hdu(hdu)
+            if hdu.name == "SCI" and sci_cards:
+                _extend(made.header, sci_cards)
+                sci_cards = []
+            _extend(made.header, hdu.cards)
+            _write_hdu(stream, made, hdu.data)
+        if sci_cards:
+            made = fits.ImageHDU(name="SCI")
             _extend(made.header, sci_cards)
-            sci_cards = []
-        _extend(made.header, hdu.cards)
-        hdulist.append(made)
-    if sci_cards:
-        made = fits.ImageHDU(name="SCI")
-        _extend(made.header, sci_cards)
-        hdulist.append(made)
-    hdulist.append(_asdf_hdu(tree or {}))
-    hdulist.writeto(path, overwrite=True, output_verify="exception")
+            _write_hdu(stream, made, None)
+        _write_hdu(stream, _asdf_hdu(_with_origin(tree or {})), None)
+
+
+def _write_hdu(stream: IO[bytes], hdu: Any, data: np.ndarray | Stored | None) -> None:
+    """Write one HDU: a table as it is, an image with ``data``, piece by piece."""
+    hdu.verify("exception")
+    if isinstance(hdu, fits.BinTableHDU):
+        buffer = io.BytesIO()
+        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(buffer)
+        stream.write(buffer.getbuffer()[_BLOCK:])
+        return
+    stream.write(hdu.header.tostring().encode("ascii"))
+    if data is None:
+        return
+    written = 0
+    for piece in _pieces(data):
+        swapped = piece.astype(piece.dtype.newbyteorder(">"))
+        if piece.dtype.kind == "u" and piece.dtype.itemsize > 1:
+            # FITS has signed integers only: the highest bit turned over is the offset BZERO.
+            swapped ^= swapped.dtype.type(2 ** (8 * piece.dtype.itemsize - 1))
+        written += stream.write(swapped.data)
+    stream.write(b"\0" * (-written % _BLOCK))
+
+
+def _pieces(data: np.ndarray | Stored) -> Iterator[np.ndarray]:
+    """An array in pieces, in the order of its bytes."""
+    if isinstance(data, Stored):
+        plane = math.prod(data.shape[1:]) * data.dtype.itemsize
+        step = max(1, _PIECE // max(1, plane))
+        for first in range(0, data.shape[0], step):
+            yield data[first : first + step]
+        return
+    flat = np.ascontiguousarray(data).reshape(-1)
+    step = _PIECE // flat.itemsize
+    for first in range(0, flat.size, step):
+        yield flat[first : first + step]
+
+
+def _with_origin(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``tree`` with what the product is made of, where that is known."""
+    origin = made_of()
+    return tree if origin is None else {**tree, "calweave": {**tree.get("calweave", {}), "made_of": plain(origin)}}
 
 
 def _make_hdu(hdu: Hdu) -> fits.ImageHDU | fits.BinTableHDU:
     data = hdu.data
-    if data is not None and data.dtype.names:
-        made = fits.BinTableHDU(np.asarray(data), name=hdu.name)
+    if isinstance(data, np.ndarray) and data.dtype.names:
+        made = fits.BinTableHDU(data, name=hdu.name)
         for column in made.columns:
             if column.name in hdu.units:
                 column.unit = hdu.units[column.name]
     else:
-        made = fits.ImageHDU(None if data is None else np.ascontiguousarray(data), name=hdu.name)
+        # An array of one value tells the library all that the header needs.
+        made = fits.ImageHDU(None if data is None else np.broadcast_to(data.dtype.type(0), data.shape), name=hdu.name)
     made.ver = hdu.ver
     return made
 
@@ -163,11 +230,30 @@ def _extend(header: fits.Header, cards: Sequence[tuple]) -> None:
 
 
 def _asdf_hdu(tree: Mapping[str, Any]) -> fits.BinTableHDU:
-    buffer = io.BytesIO()
-    asdf.AsdfFile(dict(tree)).write_to(buffer)
-    data = np.frombuffer(_sort_extensions(buffer.getvalue()), np.uint8)[None, :]
+    if _is_plain(tree):
+        # The library takes a second to get ready, which plain values do not need.
+        content = _ASDF_START + yaml.dump(tree, Dumper=yaml.CSafeDumper, encoding="utf-8") + b"...\n"
+    else:
+        import asdf
+
+        buffer = io.BytesIO()
+        asdf.AsdfFile(dict(tree)).write_to(buffer)
+        content = _sort_extensions(buffer.getvalue())
+    data = np.frombuffer(content, np.uint8)[None, :]
     column = fits.Column(name="ASDF_METADATA", format=f"{data.shape[1]}B", array=data)
     return fits.BinTableHDU.from_columns([column], name="ASDF")
+
+
+_ASDF_START = b"#ASDF 1.0.0\n#ASDF_STANDARD 1.6.0\n%YAML 1.1\n%TAG ! tag:stsci.edu:asdf/\n--- !core/asdf-1.1.0\n"
+
+
+def _is_plain(node: Any) -> bool:
+    """Whether a tree holds nothing but values that YAML has by itself."""
+    if type(node) is dict:
+        return all(type(key) is str and _is_plain(value) for key, value in node.items())
+    if type(node) is list:
+        return all(map(_is_plain, node))
+    return node is None or type(node) in (str, int, float, bool)
 
 
 _EXTENSIONS = re.compile(rb"(?<=\nhistory:\n  extensions:\n)(?:  [^\n]*\n)+")
@@ -197,9 +283,10 @@ def read_fits(path: str | Path, skip: Sequence[str] = ()) -> Contents:
         If the file is not FITS, is cut short or is damaged, naming the file.
     """
     path = Path(path)
-    with _open(path) as hdulist:
+    opened = open_fits(path)
+    with opened as hdulist:
         headers = {"PRIMARY": hdulist[0].header}
-        arrays, cards, tree = {}, {}, None
+        arrays, cards, extension = {}, {}, b""
         for hdu in hdulist[1:]:
             key = (hdu.name, hdu.ver)
             cards[key] = hdu.header
@@ -208,17 +295,72 @@ def read_fits(path: str | Path, skip: Sequence[str] = ()) -> Contents:
             if hdu.name in skip:
                 continue
             if hdu.name == "ASDF":
-                tree = _read_tree(hdu)
+                extension = _extension_bytes(hdu)
             elif isinstance(hdu, fits.BinTableHDU):
                 arrays[key] = table_array(hdu)
+            elif (image := image_on_disk(hdu, opened.stream)) is not None:
+                arrays[key] = image.read()
             elif (data := hdu.data) is not None:
                 arrays[key] = np.array(data, data.dtype.newbyteorder("="))
-        return Contents(path.name, parse_cards(headers), arrays, cards, tree)
+        return Contents(path.name, parse_cards(headers), arrays, cards, extension)
+
+
+@dataclass(frozen=True)
+class ImageOnDisk:
+    """An image extension of an open file, of which parts can be read.
+
+    Attributes
+    ----------
+    shape, dtype
+        Of the array that is read; ``dtype`` in native byte order.
+    offset : int
+        Where its first byte is in ``stream``.
+    """
+
+    stream: IO[bytes]
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def read(self, first: int = 0, last: int | None = None, dtype: Any = None) -> np.ndarray:
+        """The array from ``first`` to ``last`` (not included) of its first axis, as ``dtype``."""
+        part = range(self.shape[0])[first:last]
+        array = np.empty((len(part), *self.shape[1:]), dtype or self.dtype)
+        self.stream.seek(self.offset + part.start * math.prod(self.shape[1:]) * self.dtype.itemsize)
+        flat = array.reshape(-1)
+        step = _PIECE // self.dtype.itemsize
+        for start in range(0, flat.size, step):
+            piece = np.empty(min(step, flat.size - start), self.dtype)
+            if self.stream.readinto(memoryview(piece).cast("B")) != piece.nbytes:  # type: ignore
+                raise OSError("the file ends before its data")
+            piece.byteswap(inplace=True)
+            if piece.dtype.kind == "u" and piece.itemsize > 1:
+                piece ^= piece.dtype.type(2 ** (8 * piece.itemsize - 1))
+            flat[start : start + step] = piece
+        return array
+
+
+_DTYPES = {8: "u1", 16: "i2", 32: "i4", 64: "i8", -32: "f4", -64: "f8"}
+
+
+def image_on_disk(hdu: Any, stream: IO[bytes]) -> ImageOnDisk | None:
+    """Where the array of an image extension is; None where it has none, or one that only the FITS library can decode."""
+    header = hdu.header
+    shape = tuple(header[f"NAXIS{axis}"] for axis in range(header["NAXIS"], 0, -1))
+    if type(hdu) is not fits.ImageHDU or not shape or "BLANK" in header or sys.byteorder != "little":
+        return None
+    dtype = np.dtype(_DTYPES[header["BITPIX"]])
+    scale, zero = header.get("BSCALE", 1), header.get("BZERO", 0)
+    if scale == 1 and dtype.kind == "i" and zero == 2 ** (8 * dtype.itemsize - 1):
+        dtype = np.dtype(f"u{dtype.itemsize}")
+    elif (scale, zero) != (1, 0):
+        return None
+    return ImageOnDisk(stream, hdu.fileinfo()["datLoc"], shape, dtype)
 
 
 def read_header(path: str | Path) -> Header:
     """The header of a product file, without its arrays."""
-    with _open(Path(path)) as hdulist:
+    with open_fits(Path(path)) as hdulist:
         return parse_cards(
             {hdu.name or "PRIMARY": hdu.header for hdu in reversed(hdulist) if hdu.name in ("PRIMARY", "SCI", "")}
         )
@@ -238,7 +380,7 @@ def table_array(hdu: fits.BinTableHDU) -> np.ndarray:
     return rows
 
 
-class _open:
+class open_fits:
     """A FITS file, checked to be whole before anything of it is used."""
 
     def __init__(self, path: Path):
@@ -290,15 +432,22 @@ class _open:
             raise ProductError(f"{self.path}: damaged ({error}); fetch or make it again") from error
 
 
-def _read_tree(hdu: fits.BinTableHDU) -> asdf.AsdfFile | None:
+def _extension_bytes(hdu: fits.BinTableHDU) -> bytes:
     data = hdu.data
-    if data is None or not len(data):
-        return None
-    buffer = io.BytesIO(np.ascontiguousarray(data.field(0)).tobytes())
+    return b"" if data is None or not len(data) else np.ascontiguousarray(data.field(0)).tobytes()
+
+
+def _read_tree(content: bytes) -> Mapping[str, Any]:
+    if not content:
+        return {}
+    if content.startswith(_ASDF_START) and b"!" not in content[len(_ASDF_START) :]:
+        return yaml.load(content[len(_ASDF_START) :], Loader=yaml.CSafeLoader)
+    import asdf
+
     # A context copies the settings as they are: what the installed packages offer is then looked up once, not for each file.
     settings = asdf.get_config()
     _ = settings.extensions, settings.resource_manager
     # To validate what was validated when it was written takes half of the time that a read takes.
     with asdf.config_context() as config:
         config.validate_on_read = False
-        return asdf.open(buffer, lazy_load=False, memmap=False, lazy_tree=True)
+        return asdf.open(io.BytesIO(content), lazy_load=False, memmap=False, lazy_tree=True).tree

@@ -1,13 +1,21 @@
 """``Header``: the metadata of a product by FITS keyword, and the map from keyword to HDU, model path and comment.
 
-The map is read from the schemas of ``stdatamodels``, which define the files: nothing of it is written down here.
+The map is read from the schemas of ``stdatamodels``, which define the files: nothing of it is written down here. What was
+read is kept on disk for each version of that package, since to read it takes most of a second.
 """
 
+import contextlib
 import difflib
 import functools
+import hashlib
+import json
 import math
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -45,6 +53,30 @@ def keywords() -> Mapping[str, Keyword]:
     Where two paths claim one keyword (``V2_REF`` is of the guide star and of the science aperture) the science
     extension wins, as it does in the archive's files.
     """
+    kept = _kept_keywords()
+    if kept.exists():
+        entries = json.loads(kept.read_text())
+        return MappingProxyType(
+            {key: Keyword(**{**entry, "sections": tuple(entry["sections"])}) for key, entry in entries.items()}
+        )
+    found = _read_schemas()
+    # Where the folder cannot be written, each process reads the schemas again.
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as file:
+            json.dump({key: asdict(entry) for key, entry in found.items()}, file)
+        os.replace(file.name, kept)
+    return found
+
+
+def _kept_keywords() -> Path:
+    """Where the map is kept: one file for each version of the schemas and of the code that reads them."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    return Path(home) / "calweave" / f"keywords-{version('stdatamodels')}-{code}.json"
+
+
+def _read_schemas() -> Mapping[str, Keyword]:
     import stdatamodels.jwst.datamodels  # noqa: F401  registers the schemas
     from asdf.schema import load_schema
     from stdatamodels.schema import merge_property_trees

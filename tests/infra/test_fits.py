@@ -1,10 +1,12 @@
 import gzip
 import hashlib
+import io
 import os
 import subprocess
 import sys
 import warnings
 
+import asdf
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -14,6 +16,7 @@ from infra.products.fits import Hdu, read_fits, read_header, write_fits
 from infra.products.header import Header, ProductError
 from infra.products.image import Image, Segmentation, read_image, read_segmentation, write_image, write_segmentation
 from infra.products.ramp import read_ramp, write_ramp, write_uncal
+from infra.products.stored import Stored, store
 
 HEADER = Header(
     {"TELESCOP": "JWST", "INSTRUME": "NIRISS", "DETECTOR": "NIS", "EXP_TYPE": "NIS_IMAGE", "BUNIT": "DN/s", "NINTS": 1}
@@ -137,3 +140,32 @@ def test_a_segmentation_map_comes_back(tmp_path):
     data = np.array([[0, 70_000]], np.uint32)
     write_segmentation(Segmentation(HEADER, data, None), tmp_path / "a_segm.fits")
     np.testing.assert_array_equal(read_segmentation(tmp_path / "a_segm.fits").data, data)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "u4", "i4", "f4", "f8"])
+def test_arrays_move_piece_by_piece_in_any_type(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr("infra.products.fits._PIECE", 64)
+    array = np.random.default_rng(3).integers(0, 255, (5, 7, 9)).astype(dtype)
+    array[0, 0, :2] = np.iinfo(dtype).min if array.dtype.kind != "f" else -1.5, 1
+    write_fits(tmp_path / "a.fits", "ImageModel", HEADER, [Hdu("SCI", array), Hdu("DISK", stored(array))])
+    by_astropy = fits.getdata(tmp_path / "a.fits", "SCI")
+    np.testing.assert_array_equal(by_astropy, array)
+    contents = read_fits(tmp_path / "a.fits")
+    for name in ("SCI", "DISK"):
+        assert contents.get(name).dtype == array.dtype
+        np.testing.assert_array_equal(contents.get(name), array)
+
+
+def stored(array: np.ndarray) -> Stored:
+    on_disk = store(array.shape, array.dtype, 2)
+    on_disk[:] = array
+    return on_disk
+
+
+def test_plain_values_are_written_as_the_library_would_read_them(tmp_path):
+    tree = {"calweave": {"recipe": {"a": {"x": 1e-5, "n": None, "off": "off", "1": [1, True, 2.5e30, "1e-5", "é"]}}}}
+    write_fits(tmp_path / "a.fits", "ImageModel", HEADER, [], tree)
+    content = fits.getdata(tmp_path / "a.fits", "ASDF").tobytes()
+    with asdf.open(io.BytesIO(content)) as file:
+        assert {"calweave": file.tree["calweave"]} == tree
+    assert read_fits(tmp_path / "a.fits").tree == tree
