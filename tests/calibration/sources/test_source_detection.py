@@ -5,8 +5,9 @@ import pytest
 from astropy.convolution import Gaussian2DKernel, convolve
 from astropy.stats import SigmaClip, gaussian_fwhm_to_sigma
 from photutils.background import Background2D, MedianBackground
+from scipy.ndimage import maximum_filter
 
-from calibration.sources.detect import estimate_sky, find_segments, find_stars, smooth
+from calibration.sources.detect import estimate_sky, find_peaks, find_segments, find_stars, smooth
 
 SHAPE = (100, 120)
 NOWHERE = np.zeros(SHAPE, bool)
@@ -97,3 +98,17 @@ def test_an_empty_image_has_no_stars():
     found = find_stars(np.zeros(SHAPE), 0.5, NOWHERE, "iraf", 3.0, (0.2, 2), (-1, 1), 2, 200, None)
     assert len(found) == 0
     assert set(found.colnames) == {"x", "y", "flux"}
+
+
+@pytest.mark.parametrize("separation", [1, 2, 3.5])
+def test_peaks_are_those_of_a_maximum_filter(separation):
+    rng = np.random.default_rng(3)
+    image = rng.integers(-3, 9, (60, 70)).astype(np.float32)  # with equal neighbours
+    image[20:22, 30] = np.nan
+    mask = rng.random(image.shape) < 0.05
+    reach = int(separation)
+    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    lowest = np.where(np.isnan(image), -10, image)
+    highest = maximum_filter(lowest, footprint=dy**2 + dx**2 <= separation**2, mode="constant", cval=0.0)
+    expected = np.argwhere((lowest == highest) & (lowest > 2) & ~mask)[:, ::-1]
+    np.testing.assert_array_equal(find_peaks(image, 2.0, mask, separation), expected)
