@@ -6,6 +6,7 @@ validate an array costs more than to write it. They go around the FITS library t
 written piece by piece, so that a product larger than memory can be.
 """
 
+import contextlib
 import gzip
 import io
 import logging
@@ -41,7 +42,8 @@ _BLOCK = 2880
 class Hdu:
     """One extension to write: its name, an image array or a structured array (a table), EXTVER and extra cards.
 
-    An image may be an array on disk (``infra.products.stored``). ``cards`` holds (keyword, value, comment); ``units`` the unit of each table column.
+    An image may be an array on disk (``infra.products.stored``). ``cards`` holds (keyword, value, comment); ``units`` the
+    unit of each table column.
     """
 
     name: str
@@ -282,11 +284,22 @@ def read_fits(path: str | Path, skip: Sequence[str] = ()) -> Contents:
     ProductError
         If the file is not FITS, is cut short or is damaged, naming the file.
     """
+    with open_contents(path, (), skip) as contents:
+        return contents
+
+
+@contextlib.contextmanager
+def open_contents(path: str | Path, on_disk: Sequence[str], skip: Sequence[str] = ()) -> Iterator[Contents]:
+    """As ``read_fits``, but the images named in ``on_disk`` are ``ImageOnDisk``, of which parts can be read within.
+
+    One that only the FITS library can decode is read whole, and an array.
+    """
     path = Path(path)
     opened = open_fits(path)
     with opened as hdulist:
         headers = {"PRIMARY": hdulist[0].header}
-        arrays, cards, extension = {}, {}, b""
+        arrays: dict[tuple[str, int], Any] = {}
+        cards, extension = {}, b""
         for hdu in hdulist[1:]:
             key = (hdu.name, hdu.ver)
             cards[key] = hdu.header
@@ -299,10 +312,10 @@ def read_fits(path: str | Path, skip: Sequence[str] = ()) -> Contents:
             elif isinstance(hdu, fits.BinTableHDU):
                 arrays[key] = table_array(hdu)
             elif (image := image_on_disk(hdu, opened.stream)) is not None:
-                arrays[key] = image.read()
+                arrays[key] = image if hdu.name in on_disk else image.read()
             elif (data := hdu.data) is not None:
                 arrays[key] = np.array(data, data.dtype.newbyteorder("="))
-        return Contents(path.name, parse_cards(headers), arrays, cards, extension)
+        yield Contents(path.name, parse_cards(headers), arrays, cards, extension)
 
 
 @dataclass(frozen=True)

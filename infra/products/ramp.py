@@ -1,6 +1,7 @@
 """``Ramp``: raw and partly calibrated ramps, and their files ``_uncal`` and ``_ramp``."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,13 @@ import numpy as np
 
 from calibration.interleaving import WIDTH, science_rows
 from calibration.subarrays import Subarray
-from infra.products.fits import Hdu, read_fits, write_fits
+from infra.products.fits import Contents, Hdu, ImageOnDisk, open_contents, write_fits
 from infra.products.header import Header, ProductError
 
 
 @dataclass(frozen=True)
 class Ramp:
-    """The ramps of one exposure.
+    """The ramps of one exposure. ``data`` and ``groupdq`` of one too large for memory are arrays on disk (``Stored``).
 
     Attributes
     ----------
@@ -38,9 +39,9 @@ class Ramp:
     """
 
     header: Header
-    data: np.ndarray
+    data: Any
     pixeldq: np.ndarray
-    groupdq: np.ndarray
+    groupdq: Any
     zeroframe: np.ndarray | None = None
     refout: np.ndarray | None = None
     group: np.ndarray | None = None
@@ -75,28 +76,70 @@ def raw_area(header: Header) -> Subarray:
     return replace(area, ysize=WIDTH) if "IRS2" in header.get("READPATT", "") else area
 
 
-def read_ramp(path: str | Path) -> Ramp:
-    """Read an ``_uncal`` or ``_ramp`` file; DQ planes that it lacks are all zero."""
-    contents = read_fits(path)
-    data = contents.require("SCI")
-    if data.ndim != 4:
-        raise ProductError(
-            f"{contents.name}: expected ramps (integrations, groups, rows, columns), "
-            f"but SCI has {data.ndim} dimensions, {data.shape}"
+@dataclass(frozen=True)
+class RampFile:
+    """An exposure in an open file: its ramps are read as they are needed, some integrations at a time.
+
+    Attributes
+    ----------
+    shape : (nints, ngroups, ny, nx)
+    """
+
+    header: Header
+    shape: tuple[int, ...]
+    contents: Contents
+
+    def read(self, first: int = 0, last: int | None = None) -> Ramp:
+        """The ramps of the integrations from ``first`` to ``last`` (not included); the tables are those of the exposure."""
+        get = self.contents.get
+        pixeldq = get("PIXELDQ")
+        data = _part(get("SCI"), first, last, np.float32)
+        groupdq = _part(get("GROUPDQ"), first, last, np.uint8)
+        return Ramp(
+            header=self.header,
+            data=data,
+            pixeldq=np.zeros(data.shape[-2:], np.uint32) if pixeldq is None else pixeldq.astype(np.uint32, copy=False),
+            groupdq=np.zeros(data.shape, np.uint8) if groupdq is None else groupdq,
+            zeroframe=_part(get("ZEROFRAME"), first, last, np.float32),
+            refout=_part(get("REFOUT"), first, last, np.float32),
+            group=get("GROUP"),
+            int_times=get("INT_TIMES"),
+            average_dark_current=_part(get("AVDRKCUR"), 0, None, np.float32),
+            recipe=self.contents.recipe,
         )
-    pixeldq, groupdq = contents.get("PIXELDQ"), contents.get("GROUPDQ")
-    return Ramp(
-        header=contents.header,
-        data=data.astype(np.float32, copy=False),
-        pixeldq=np.zeros(data.shape[-2:], np.uint32) if pixeldq is None else pixeldq.astype(np.uint32, copy=False),
-        groupdq=np.zeros(data.shape, np.uint8) if groupdq is None else groupdq.astype(np.uint8, copy=False),
-        zeroframe=_float32(contents.get("ZEROFRAME")),
-        refout=_float32(contents.get("REFOUT")),
-        group=contents.get("GROUP"),
-        int_times=contents.get("INT_TIMES"),
-        average_dark_current=_float32(contents.get("AVDRKCUR")),
-        recipe=contents.recipe,
-    )
+
+
+def _part(source: ImageOnDisk | np.ndarray | None, first: int, last: int | None, dtype: type) -> np.ndarray | None:
+    if source is None:
+        return None
+    if isinstance(source, ImageOnDisk):
+        return source.read(first, last, dtype)
+    return source[first:last].astype(dtype, copy=False)
+
+
+@contextlib.contextmanager
+def open_ramp(path: str | Path) -> Iterator[RampFile]:
+    """An ``_uncal`` or ``_ramp`` file, open for reading; DQ planes that it lacks are all zero.
+
+    Raises
+    ------
+    ProductError
+        If it holds no ramps.
+    """
+    with open_contents(path, ("SCI", "GROUPDQ", "ZEROFRAME", "REFOUT")) as contents:
+        data = contents.require("SCI")
+        if len(data.shape) != 4:
+            raise ProductError(
+                f"{contents.name}: expected ramps (integrations, groups, rows, columns), "
+                f"but SCI has {len(data.shape)} dimensions, {data.shape}"
+            )
+        yield RampFile(contents.header, data.shape, contents)
+
+
+def read_ramp(path: str | Path) -> Ramp:
+    """Read an ``_uncal`` or ``_ramp`` file whole."""
+    with open_ramp(path) as file:
+        return file.read()
 
 
 def write_ramp(ramp: Ramp, path: str | Path) -> None:
@@ -127,7 +170,3 @@ def write_uncal(
     """Write raw ramps, (nints, ngroups, ny, nx) uint16, as an ``_uncal`` file."""
     arrays = {"SCI": data, "ZEROFRAME": zeroframe, "REFOUT": refout, "GROUP": group, "INT_TIMES": int_times}
     write_fits(path, "Level1bModel", header, [Hdu(name, array) for name, array in arrays.items() if array is not None])
-
-
-def _float32(array: np.ndarray | None) -> np.ndarray | None:
-    return None if array is None else array.astype(np.float32, copy=False)
