@@ -1,8 +1,7 @@
 """The program flow: from a folder of exposures, a pool or associations to every product, each as soon as its inputs exist.
 
-Associations are expanded into a graph with one node per exposure (stage 1) and per association (stages 2 and 3). There
-are no barriers between the stages: a node starts the moment that the files it needs are there, so the catalog and the
-segmentation map of image3 start the WFSS spec2 that waits for them. A node that fails stops only what needs it.
+What is current stays (``flows.plan``), the rest is made by an engine (``flows.engine``), and a node that fails stops only
+what needs it. A run that is killed at any moment is continued by the next one.
 """
 
 import contextlib
@@ -10,371 +9,243 @@ import json
 import logging
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal
 
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.states import Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from associations.association import Association, read_association
-from associations.generator import generate
-from associations.pool import make_pool, merge_pools, read_pool
-from flows.dark import dark, dark_steps
-from flows.detector1 import all_steps, detector1
-from flows.guider import STEPS as GUIDER_STEPS
-from flows.guider import guider
-from flows.image2 import ALL_STEPS as IMAGE2_STEPS
-from flows.image2 import image2
-from flows.image3 import ALL_STEPS as IMAGE3_STEPS
-from flows.image3 import image3
-from flows.report import write_report
-from flows.spec2 import ALL_STEPS as SPEC2_STEPS
-from flows.spec2 import WFSS_TYPES, spec2
-from flows.spec3 import ALL_STEPS as SPEC3_STEPS
-from flows.spec3 import spec3
-from flows.stage import IMAGE_TYPES, Overrides, prepare, reftypes_of
-from infra.errors import one_line
-from infra.observed import ObservedFlow, ObservedTask, is_observed
-from infra.products.fits import read_header
-from infra.products.header import Header, ProductError
-from infra.products.names import base_of, suffix_of
+from flows.engine import Limits, available_memory, execute, open_engine
+from flows.estimate import Estimate, estimate, rates, wall_time, work_of
+from flows.graph import Node, expand, find_exposures, gather, pipelines_of
+from flows.making import Job, Outcome, now
+from flows.plan import (
+    PIPELINE_STEPS,
+    Survey,
+    Verdict,
+    forget,
+    in_order,
+    judge,
+    orphans,
+    place_of,
+    plan,
+    references_of,
+    survey,
+)
+from flows.stage import Overrides, reftypes_of
+from infra.errors import POLICIES
+from infra.observed import ObservedFlow
 from infra.provenance import versions
-from infra.references.client import context_name
 from infra.references.pack import pack_references
-from infra.storage.store import StorageError, fetch, folder_of, join, listing, name_of, read_text, write_text
-from tasks.step import NothingToDo
+from infra.sidecar import write_record
+from infra.storage.store import join, write_text
 
 log = logging.getLogger(__name__)
-
-STAGE_FLOWS: Mapping[str, Callable[..., list[str]]] = {
-    "detector1": detector1,
-    "dark": dark,
-    "guider": guider,
-    "image2": image2,
-    "image3": image3,
-    "spec2": spec2,
-    "spec3": spec3,
-}
-
-#: Steps of each pipeline for an exposure, to fetch their reference files before anything runs.
-PIPELINE_STEPS: Mapping[str, Callable[[Header], tuple]] = {
-    "detector1": all_steps,
-    "dark": dark_steps,
-    "guider": lambda header: GUIDER_STEPS,
-    "image2": lambda header: IMAGE2_STEPS,
-    "image3": lambda header: IMAGE3_STEPS,
-    "spec2": lambda header: SPEC2_STEPS,
-    "spec3": lambda header: SPEC3_STEPS,
-}
-
-DARK_TYPES = frozenset("FGS_DARK MIR_DARKALL MIR_DARKIMG MIR_DARKMRS NRC_DARK NIS_DARK NRS_DARK".split())
-GUIDER_TYPES = frozenset("FGS_ID-IMAGE FGS_ID-STACK FGS_ACQ1 FGS_ACQ2 FGS_TRACK FGS_FINEGUIDE".split())
-
-
-@dataclass(frozen=True)
-class Node:
-    """One thing to make: an exposure through stage 1, or an association through its stage.
-
-    ``needs`` names the nodes that must be done before it starts; ``stage`` is its flow, ``target`` the flow's input.
-    """
-
-    name: str
-    stage: str
-    target: str
-    needs: tuple[str, ...] = ()
-
-
-#: Suffix of what a stage 1 pipeline makes.
-SUFFIX = {"detector1": "rate", "dark": "dark", "guider": "cal"}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a node ended: ``state`` is done, empty (nothing on the detector), failed or blocked."""
-
-    state: str
-    products: tuple[str, ...] = ()
-    error: str | None = None
-    started: str | None = None
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-
-
-DONE = Outcome("done")
 
 #: Called with each node and its outcome, and once before with None and the number of nodes.
 WATCHER: ContextVar[Callable[[Any, Any], None]] = ContextVar("watcher", default=lambda node, outcome: None)
 
+#: How a node may end, in the order of the summary.
+STATES = ("done", "current", "empty", "failed", "blocked")
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def stage_of(header: Header) -> str:
-    """The stage 1 pipeline for an exposure; detector1 itself says so where it does not know the EXP_TYPE."""
-    exp_type = header.get("EXP_TYPE")
-    return "dark" if exp_type in DARK_TYPES else "guider" if exp_type in GUIDER_TYPES else "detector1"
+#: What to do without a member of a stage 3 product that did not come to be.
+MissingMembers = Literal["wait", "leave-out"]
 
 
-def pipelines_of(header: Header) -> tuple[str, ...]:
-    """All the pipelines that a science exposure goes through, as far as they are built."""
-    stage = stage_of(header)
-    if stage != "detector1":
-        return (stage,)
-    if header.get("EXP_TYPE") in WFSS_TYPES:
-        return (stage, "spec2", "spec3")
-    return (stage, "image2", "image3") if header.get("EXP_TYPE") in IMAGE_TYPES else (stage,)
+def make_plan(
+    inputs: Sequence[str], output: str, overrides: Overrides, slots: int, verify: bool = False
+) -> tuple[Survey, dict[str, Verdict], dict[str, Any]]:
+    """What a run of these inputs would do: nothing is written, and no reference file is fetched."""
+    exposures, associations, headers = gather(inputs, output, write=False)
+    scene = survey(expand(exposures, associations), associations, headers, output, overrides, verify=verify)
+    verdicts = plan(scene)
+    return scene, verdicts, describe(scene, verdicts, slots)
 
 
-def find_exposures(inputs: Sequence[str]) -> tuple[dict[str, str], Mapping[str, list[str]], dict[str, Header]]:
-    """The exposures that the inputs name (URL -> stage), the pools and associations, and the headers that can be read.
-
-    An input is a folder (with its pool and associations, where it has them), a pool, an association or an exposure.
-
-    Raises
-    ------
-    ProductError
-        If there is nothing to calibrate.
-    """
-    urls: dict[str, None] = {}
-    tables: dict[str, list[str]] = {"pool": [], "asn": []}
-    for url in inputs:
-        if url.endswith(".json"):
-            tables["asn"].append(url)
-        elif url.endswith(".csv"):
-            tables["pool"].append(url)
-        elif url.endswith((".fits", ".fits.gz")):
-            urls[url] = None
-        else:
-            urls |= dict.fromkeys(listing(url, "**/*_uncal.fits*"))
-            tables["pool"] += listing(url, "*_pool.csv")
-            tables["asn"] += listing(url, "*_asn.json")
-    # The exposures of a pool or association are beside it; the folders that were given are listed already.
-    beside = dict.fromkeys(folder_of(url) for url in inputs if url.endswith((".csv", ".json")))
-    for folder in beside:
-        urls |= dict.fromkeys(listing(folder, "**/*_uncal.fits*"))
-    if not urls and not tables["asn"]:
-        raise ProductError(
-            f"{' '.join(inputs)}: expected *_uncal.fits exposures, a pool (*_pool.csv) or associations (*_asn.json), but "
-            "there are none; check the folder"
-        )
-    headers: dict[str, Header] = {}
-    for url in urls:
-        try:
-            headers[url] = read_header(fetch(url))
-        except (ProductError, StorageError) as error:
-            log.error("%s", error)
-    return {url: stage_of(headers[url]) if url in headers else "detector1" for url in urls}, tables, headers
+def describe(scene: Survey, verdicts: Mapping[str, Verdict], slots: int) -> dict[str, Any]:
+    """A plan as plain values, for run.json and the table: every node with its reasons and estimate, and the sums."""
+    known = rates(scene.records.values())
+    work = {name: work_of(scene, scene.nodes[name]) for name in verdicts}
+    estimates = {
+        name: estimate(verdict.node.stage, work[name], known)
+        for name, verdict in verdicts.items()
+        if not verdict.current
+    }
+    nodes = [
+        {
+            "name": name,
+            "stage": verdict.node.stage,
+            "current": verdict.current,
+            "reasons": [str(reason) for reason in verdict.reasons],
+            "work": work[name],
+            **(asdict(estimates[name]) if name in estimates else {}),
+        }
+        for name, verdict in verdicts.items()
+    ]
+    return {
+        "nodes": nodes,
+        "to_make": len(estimates),
+        "current": len(verdicts) - len(estimates),
+        "reasons": dict(Counter(reason.kind for v in verdicts.values() for reason in v.reasons)),
+        "orphans": {name: list(products) for name, products in orphans(scene).items()},
+        "cpu_seconds": sum(one.cpu_seconds for one in estimates.values()),
+        "seconds": wall_time(estimates, in_order(v.node for v in verdicts.values()), slots),
+        "memory": max((one.memory for one in estimates.values()), default=0.0),
+        "bytes_out": sum(one.bytes_out for one in estimates.values()),
+    }
 
 
-def gather(inputs: Sequence[str], output: str) -> tuple[dict[str, str], dict[str, Association], dict[str, Header]]:
-    """What a run is about: exposures with their stage, associations, and the headers of the exposures that have one.
+def decider(
+    scene: Survey, missing_members: MissingMembers, work: Mapping[str, int]
+) -> Callable[[Node, Mapping[str, Outcome], int], Job | Outcome]:
+    """``decide`` of the loop: what to do with a node, now that all that it needs has ended."""
+    seen: set[str] = set()
 
-    Where no association is given they are generated, from the pool or from the headers, and written into ``output``.
-    """
-    exposures, tables, headers = find_exposures(inputs)
-    associations = {url: read_association(read_text(url), name_of(url)) for url in tables["asn"]}
-    if not associations:
-        if tables["pool"]:
-            pool = merge_pools([read_pool(read_text(url), name_of(url)) for url in tables["pool"]])
-        else:
-            pool = make_pool({name_of(url): header for url, header in headers.items()})
-        for association in generate(pool):
-            url = join(output, association.file_name)
-            write_text(url, association.to_json())
-            associations[url] = association
-    return exposures, associations, headers
-
-
-def fetch_plan(headers: Iterable[Header], overrides: Overrides) -> int:
-    """Choose and fetch the reference files of all that will run, by this one process; returns how many there are.
-
-    What is missing is an error of the exposure that needs it, when its turn comes, and a warning here.
-    """
-    files: set[str] = set()
-    for header in headers:
-        for pipeline in pipelines_of(header):
-            try:
-                references, _ = prepare(header, PIPELINE_STEPS[pipeline](header), overrides, pipeline)
-            except Exception as error:
-                if not one_line(error)[0]:
-                    raise
-                log.warning("%s: %s", pipeline, one_line(error)[1])
-            else:
-                files.update(path for path in references.files.values() if path is not None)
-    return len(files)
-
-
-def expand(exposures: Mapping[str, str], associations: Mapping[str, Association]) -> tuple[Node, ...]:
-    """The graph of a program: a node for each exposure and for each association, which says what it waits for.
-
-    Parameters
-    ----------
-    exposures : mapping
-        URL of an ``_uncal`` exposure -> its stage.
-    associations : mapping
-        URL of an association file -> its content.
-
-    Notes
-    -----
-    A file that no node makes is no dependency: it must be there when the node starts. Two associations that make one
-    product would write one file twice, so the second is left out (a candidate that repeats an observation).
-    """
-    raw = {base_of(url): f"{base_of(url)}_{SUFFIX[stage]}" for url, stage in exposures.items()}
-    nodes = [Node(raw[base_of(url)], stage, url) for url, stage in sorted(exposures.items())]
-    made: dict[str, str] = {}
-    kept: list[tuple[str, str, Association]] = []
-    for url, association in sorted(associations.items()):
-        name = name_of(url).removesuffix("_asn.json")
-        products = [product.name for product in association.products]
-        twice = [product for product in products if product in made]
-        if twice:
-            log.warning("%s makes %s, which %s makes already; left out", name, twice[0], made[twice[0]])
-            continue
-        made.update(dict.fromkeys(products, name))
-        kept.append((name, url, association))
-    for name, url, association in kept:
-        members = dict.fromkeys(member.expname for product in association.products for member in product.members)
-        needs = []
-        for member in members:
-            maker = (raw if suffix_of(member) in ("rate", "rateints") else made).get(base_of(member))
-            if maker is not None and maker != name:
-                needs.append(maker)
-        nodes.append(Node(name, pipeline_of(association), url, tuple(dict.fromkeys(needs))))
-    return tuple(nodes)
-
-
-def pipeline_of(association: Association) -> str:
-    """The pipeline of an association type: ``tso-image2`` goes through image2, ``nrslamp-spec2`` through spec2."""
-    return association.asn_type.rsplit("-", 1)[-1] if association.asn_type.endswith("2") else association.asn_type
-
-
-def make_node(node: Node, output: str, overrides: Overrides) -> Any:
-    """Make one node by its stage flow; returns its outcome, or Prefect's Failed with one line, and never raises.
-
-    A raise here would mark the steps of the child flow as rolled back (measured on Prefect 3.8).
-    """
-    cpu = time.thread_time()
-    try:
-        if node.stage not in STAGE_FLOWS:
-            raise ProductError(
-                f"{node.name}: the pipeline {node.stage} is not built yet; built are {', '.join(STAGE_FLOWS)}. Calibrate "
-                "this association with the official package meanwhile"
+    def decide(node: Node, outcomes: Mapping[str, Outcome], attempt: int) -> Job | Outcome:
+        if node.name in seen:
+            forget(scene, node)
+        seen.add(node.name)
+        left_out = without(scene, node, outcomes, missing_members)
+        if isinstance(left_out, Outcome):
+            return left_out
+        fingerprints = {name: outcomes[name].fingerprint for name in node.needs}
+        verdict = judge(scene, node, fingerprints, left_out)
+        record = scene.records.get(node.name)
+        if verdict.current and record is not None:
+            if verdict.touched is not None:
+                write_record(verdict.touched, scene.output)
+            return Outcome(
+                "current" if record.state == "done" else record.state,
+                tuple(record.products),
+                record.error,
+                fingerprint=record.fingerprint,
+                left_out=tuple(sorted(left_out)),
             )
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            products = STAGE_FLOWS[node.stage](node.target, output, overrides)
-        return Outcome("done", tuple(map(name_of, products)), cpu_seconds=time.thread_time() - cpu)
-    except NothingToDo as why:
-        return Outcome("empty", error=str(why), cpu_seconds=time.thread_time() - cpu)
-    except Exception as error:
-        expected, line = one_line(error)
-        log.error("%s failed: %s", node.name, line, exc_info=None if expected else error)
-        return Failed(message=line)
+        return Job(
+            node=node,
+            output=scene.output,
+            overrides=scene.overrides,
+            recipe=verdict.recipe,
+            raw={name: place_of(scene, node, name) for name, maker in node.reads.items() if maker is None},
+            references=references_of(scene, node, verdict.recipe),
+            before=() if record is None else (*record.products, *record.retired),
+            work=work.get(node.name, 0),
+            attempt=attempt,
+        )
+
+    return decide
 
 
-make = ObservedTask(make_node, "make", task_run_name="{node.stage} {node.name}")
+def without(
+    scene: Survey, node: Node, outcomes: Mapping[str, Outcome], missing_members: MissingMembers
+) -> frozenset[str] | Outcome:
+    """The members that a node is made without, or the outcome that it has because of them.
 
-
-@contextlib.contextmanager
-def threads(slots: int) -> Iterator[Callable[[Node, str, Overrides], Future]]:
-    """Where nodes are made: threads of this process, those of Prefect's task runner in a run that it watches."""
-    if is_observed():
-        yield lambda *what: make.submit(*what).wrapped_future  # type: ignore[attr-defined]
-    else:
-        with ThreadPoolExecutor(slots) as pool:
-            yield lambda *what: pool.submit(make, *what)
-
-
-def outcome_of(result: Any) -> Outcome:
-    """The outcome that ``make`` returned, by itself or inside the state of a Prefect task."""
-    if isinstance(result, State):
-        return cast(Outcome, result.result()) if result.is_completed() else Outcome("failed", error=result.message)
-    return cast(Outcome, result)
-
-
-def execute(
-    nodes: Sequence[Node], output: str, overrides: Overrides, slots: int, ended: Callable[[Node, Outcome], None]
-) -> dict[str, Outcome]:
-    """Run the graph: a node is handed out when all that it needs is done and a slot is free.
-
-    Waiting nodes cost nothing: they are not tasks yet. ``ended`` is called for each node as it ends.
+    Only science members of a stage 3 product can be left out, and one must remain: those that hold nothing always, those
+    that failed where the run says so.
     """
-    with threads(slots) as submit:
-        return _execute(nodes, lambda node: submit(node, output, overrides), slots, ended)
-
-
-def _execute(
-    nodes: Sequence[Node], submit: Callable[[Node], Future], slots: int, ended: Callable[[Node, Outcome], None]
-) -> dict[str, Outcome]:
-    outcomes: dict[str, Outcome] = {}
-    waiting = {node.name: node for node in nodes}
-    running: dict[Future, tuple[Node, float, str]] = {}
-
-    def end(node: Node, outcome: Outcome) -> None:
-        outcomes[node.name] = outcome
-        ended(node, outcome)
-
-    while waiting or running:
-        progress = False
-        for node in list(waiting.values()):
-            stopped = [name for name in node.needs if outcomes.get(name, DONE).state != "done"]
-            if stopped:
-                del waiting[node.name]
-                state = "empty" if all(outcomes[name].state == "empty" for name in stopped) else "blocked"
-                end(node, Outcome(state, error=f"needs {', '.join(stopped)}, which did not come to be"))
-                progress = True
-            elif len(running) < slots and all(name in outcomes for name in node.needs):
-                del waiting[node.name]
-                running[submit(node)] = (node, time.monotonic(), _now())
-        if not running:
-            if waiting and not progress:
-                raise ProductError(f"associations wait for each other in a circle: {', '.join(sorted(waiting))}")
-            continue
-        for done in wait(running, return_when=FIRST_COMPLETED).done:
-            node, clock, started = running.pop(done)
-            outcome = outcome_of(done.result())
-            end(node, replace(outcome, started=started, seconds=time.monotonic() - clock))
-    return outcomes
+    stopped = [name for name in node.needs if outcomes[name].state not in ("done", "current")]
+    if not stopped:
+        return frozenset()
+    association = scene.associations.get(node.target)
+    absent = {name for name, maker in node.reads.items() if maker in stopped}
+    may = association is not None and association.level == 3
+    may = may and (missing_members == "leave-out" or all(outcomes[name].state == "empty" for name in stopped))
+    if may and association is not None:
+        dispensable = all(m.exptype == "science" for m in association.members if m.expname in absent)
+        if dispensable and all(
+            any(m.expname not in absent for m in product.of_role("science")) for product in association.products
+        ):
+            return frozenset(absent)
+    state = "empty" if all(outcomes[name].state == "empty" for name in stopped) else "blocked"
+    return Outcome(state, error=f"needs {', '.join(stopped)}, which did not come to be")
 
 
 def calibrate(
-    inputs: list[str], output: str, overrides: Overrides | None = None, slots: int = 1, truth: str | None = None
+    inputs: list[str],
+    output: str,
+    overrides: Overrides | None = None,
+    slots: int = 1,
+    truth: str | None = None,
+    *,
+    engine: str = "threads",
+    memory: float | None = None,
+    timeout: float | None = None,
+    on_failure: str = "continue",
+    missing_members: MissingMembers = "wait",
+    verify: bool = False,
 ) -> dict[str, Any]:
-    """Calibrate a program; returns the content of ``run.json``, which it writes into ``output`` beside ``report.html``."""
-    started, clock = _now(), time.monotonic()
+    """Calibrate a program; returns the content of ``run.json``, which it writes into ``output`` beside ``report.html``.
+
+    Parameters
+    ----------
+    inputs, output
+        Folders, pools, associations or exposures; the folder of the products. URLs.
+    overrides
+        Step -> option -> value.
+    slots
+        Nodes that are made at the same time.
+    truth
+        Folder of truth tables, for the report.
+    engine
+        Where they are made; see ``flows.engine.open_engine``.
+    memory
+        How much they may need together [bytes]; default: what is available.
+    timeout
+        How long one may take [s].
+    on_failure
+        "continue", or "stop" to start nothing after a failure.
+    missing_members
+        "wait": a stage 3 product is not made while a member is missing; "leave-out": it is made without, says so, and is
+        made anew when the member is there.
+    verify
+        Whether products that are there are read, to see that they are what was recorded.
+    """
+    from flows.report import write_report
+
+    started, clock = now(), time.monotonic()
     exposures, associations, headers = gather(inputs, output)
     nodes = expand(exposures, associations)
-    fetched = fetch_plan(headers.values(), overrides or {})
-    log.info(
-        "%d exposures, %d associations, %d products to make, %d reference files",
-        len(exposures),
-        len(associations),
-        len(nodes),
-        fetched,
-    )
+    scene = survey(nodes, associations, headers, output, overrides or {}, fetch=True, verify=verify)
+    page = describe(scene, plan(scene), slots)
+    tell_plan(page)
+    estimates = {one["name"]: one for one in page["nodes"]}
     watcher = WATCHER.get()
     watcher(None, len(nodes))
-    outcomes = execute(nodes, output, overrides or {}, slots, watcher)
+    limits = Limits(slots, available_memory() if memory is None else memory)
+    with open_engine(engine, slots, timeout) as submit:
+        outcomes = execute(
+            list(scene.nodes.values()),
+            submit,
+            decider(scene, missing_members, {name: one["work"] for name, one in estimates.items()}),
+            watcher,
+            limits,
+            memory_of=lambda node: _memory_beside(estimates.get(node.name)),
+            stop_on_failure=on_failure == "stop",
+        )
     first = next(iter(headers.values()), None)
     record = {
         "program": str(first.get("PROGRAM", "")) if first else "",
         "input": " ".join(inputs),
         "output": output,
         "started": started,
-        "ended": _now(),
+        "ended": now(),
         "seconds": time.monotonic() - clock,
+        "engine": engine,
+        "slots": slots,
         "versions": versions(),
-        "context": context_name(),
-        "nodes": [{**asdict(node), **asdict(outcomes[node.name])} for node in nodes],
+        "context": scene.context,
+        "plan": {key: value for key, value in page.items() if key != "nodes"},
+        "nodes": [
+            {**asdict(node), **asdict(outcomes[node.name]), "reasons": estimates[node.name]["reasons"]}
+            for node in scene.nodes.values()
+        ],
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     write_text(join(output, "run.json"), json.dumps(record, indent=1))
@@ -385,24 +256,83 @@ def calibrate(
 program = ObservedFlow(calibrate, "calweave_program", "program {output}")
 
 
+def _memory_beside(one: Mapping[str, Any] | None) -> float:
+    """Memory that a node takes beside what the process has anyway [bytes]."""
+    return max(one["memory"] - Estimate().memory, 0.0) if one and "memory" in one else 0.0
+
+
+def tell_plan(page: Mapping[str, Any]) -> None:
+    """The plan in the log, a line each."""
+    log.info(
+        "plan: %d to make, %d current; about %s of CPU, %s, %.1f GB of memory, %.2f GB to write",
+        page["to_make"],
+        page["current"],
+        _time(page["cpu_seconds"]),
+        _time(page["seconds"]),
+        page["memory"] / 1e9,
+        page["bytes_out"] / 1e9,
+    )
+    for kind, count in sorted(page["reasons"].items(), key=lambda item: -item[1]):
+        log.info("plan: %d %s", count, kind)
+    for name, products in page["orphans"].items():
+        log.warning(
+            "plan: nothing makes %s any more (of %s); remove them if you do not need them", ", ".join(products), name
+        )
+
+
+def _time(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def show_plan(page: Mapping[str, Any], console: Console) -> None:
+    """Print a plan as a table: what would run, why, and what it costs."""
+    table = Table(title="plan", title_justify="left", box=None)
+    for heading in ("stage", "node", "why", "CPU [s]", "memory [GB]", "write [MB]"):
+        table.add_column(heading, justify="right" if "[" in heading else "left", overflow="fold")
+    for node in page["nodes"]:
+        if not node["current"]:
+            cost = (f"{node['cpu_seconds']:.1f}", f"{node['memory'] / 1e9:.2f}", f"{node['bytes_out'] / 1e6:.1f}")
+            table.add_row(node["stage"], node["name"], "; ".join(node["reasons"]), *cost)
+    if page["to_make"]:
+        console.print(table)
+    for name, products in page["orphans"].items():
+        console.print(f"nothing makes {', '.join(products)} any more (of {name})", soft_wrap=True)
+    console.print(
+        f"{page['to_make']} to make, {page['current']} current; about {_time(page['cpu_seconds'])} of CPU, "
+        f"{_time(page['seconds'])} in all, {page['memory'] / 1e9:.1f} GB of memory, {page['bytes_out'] / 1e9:.2f} GB to write"
+    )
+
+
 def pack_program(inputs: Sequence[str], folder: Path) -> None:
     """Copy the reference files that a run of these exposures needs into ``folder``, which is then a cache by itself."""
     _, _, headers = find_exposures(inputs)
     wanted = []
     for header in headers.values():
         for pipeline in pipelines_of(header):
-            steps = PIPELINE_STEPS[pipeline](header)
+            steps = PIPELINE_STEPS[pipeline](header, frozenset(("background",)))
             wanted.append((header, reftypes_of(header, steps, pipeline)))
     pack_references(wanted, folder)
 
 
 def run_program(
-    inputs: Sequence[str], output: str, overrides: Overrides, slots: int, truth: str | None, console: Console
+    inputs: Sequence[str],
+    output: str,
+    overrides: Overrides,
+    slots: int,
+    truth: str | None,
+    console: Console,
+    **options: Any,
 ) -> int:
     """Run a program from the command line, with a progress bar and a summary; returns the exit code."""
     with _progress(console):
         program.task_runner = ThreadPoolTaskRunner(max_workers=slots)  # type: ignore[assignment]
-        record = program(list(inputs), output, dict(overrides), slots, truth)
+        record = program(list(inputs), output, dict(overrides), slots, truth, **options)
     return summarise(record, console)
 
 
@@ -429,18 +359,25 @@ def summarise(record: Mapping[str, Any], console: Console) -> int:
     """Print what a run did, and what failed with what to do; returns the exit code."""
     nodes = record["nodes"]
     table = Table(title=f"program {record['program']}, {record['seconds']:.0f} s", title_justify="left", box=None)
-    for heading in ("stage", "done", "empty", "failed", "blocked", "seconds", "products"):
+    for heading in ("stage", *STATES, "seconds", "products"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     for stage in dict.fromkeys(node["stage"] for node in nodes):
         mine = [node for node in nodes if node["stage"] == stage]
-        counts = [sum(node["state"] == state for node in mine) for state in ("done", "empty", "failed", "blocked")]
+        counts = [sum(node["state"] == state for node in mine) for state in STATES]
         seconds = sum(node["seconds"] for node in mine)
         files = sum(len(node["products"]) for node in mine)
         table.add_row(stage, *(str(count or "") for count in counts), f"{seconds:.1f}", str(files))
     console.print(table)
+    remedies: dict[str, None] = {}
     for node in nodes:
         if node["state"] in ("failed", "blocked"):
             console.print(f"[red]{node['state']}[/] {node['name']}: {node['error']}", highlight=False, soft_wrap=True)
+            if node["failure"] in POLICIES:
+                remedies[POLICIES[node["failure"]].remedy] = None
+        elif node["left_out"]:
+            console.print(f"[yellow]made without[/] {', '.join(node['left_out'])}: {node['name']}", soft_wrap=True)
+    for remedy in remedies:
+        console.print(f"what to do: {remedy}", highlight=False, soft_wrap=True)
     console.print(f"products, run.json and report.html are in {record['output']}", soft_wrap=True)
     states = {node["state"] for node in nodes}
     if states & {"failed", "blocked"}:

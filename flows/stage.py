@@ -1,7 +1,10 @@
 """What the stage flows share: the flow itself, the start (references, options) and the end (save)."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 from prefect.runtime import flow_run
@@ -9,13 +12,14 @@ from prefect.runtime import flow_run
 from associations.association import Association, Product, read_association, single_association
 from infra.observed import ObservedFlow
 from infra.products.header import Header, ProductError
-from infra.products.names import base_of, stem_of
+from infra.products.names import base_of, rename, stem_of
 from infra.provenance import stamp
 from infra.references.content import References
 from infra.references.parameters import parameter_reftype, step_parameters
 from infra.references.select import select_references
 from infra.storage.store import exists, folder_of, join, name_of, read_text
 from tasks.options import resolve_options
+from tasks.products import EXTENSIONS
 from tasks.products import save as save_product
 from tasks.step import STEPS, Options
 
@@ -57,18 +61,33 @@ def prepare(
     ReferenceNotFound, ReferenceCacheError
         If a reference file is missing.
     """
+    steps = tuple(steps)
+    options = choose_options(header, steps, overrides, pipeline)
+    return select_references(header, running_reftypes(header, steps, options)), options
+
+
+def choose_options(header: Header, steps: Iterable[Any], overrides: Overrides | None, pipeline: str) -> Options:
+    """The options of the steps of a pipeline: of the parameter references, and ``overrides`` over them."""
     names = [step.name for step in steps]
-    options = resolve_options(step_parameters(header, names, pipeline=pipeline), overrides or {})
-    running = [name for name in names if runs(name, options)]
-    reftypes = {reftype for name in running for reftype in STEPS[name].references(header)}
-    return select_references(header, sorted(reftypes)), options
+    return resolve_options(step_parameters(header, names, pipeline=pipeline), overrides or {})
+
+
+def running_reftypes(header: Header, steps: Iterable[Any], options: Options) -> list[str]:
+    """The reference types that those of the steps read that will run."""
+    running = [step.name for step in steps if runs(step.name, options)]
+    return sorted({reftype for name in running for reftype in STEPS[name].references(header)})
 
 
 def reftypes_of(header: Header, steps: Iterable[Any], pipeline: str) -> list[str]:
     """All the reference types that a pipeline may ask for: those of the steps that are off, and of parameters, too."""
     names = [step.name for step in steps]
     reftypes = {reftype for name in names for reftype in STEPS[name].references(header)}
-    return sorted(reftypes | {parameter_reftype(name) for name in names} | {f"pars-{pipeline}pipeline"})
+    return sorted(reftypes | set(parameter_reftypes(names, pipeline)))
+
+
+def parameter_reftypes(names: Iterable[str], pipeline: str) -> list[str]:
+    """The types of the parameter references of these steps and their pipeline."""
+    return [*(parameter_reftype(name) for name in names), f"pars-{pipeline}pipeline"]
 
 
 def runs(name: str, options: Options) -> bool:
@@ -89,8 +108,36 @@ def save(product: Any, output: str, name: str, references: References, associati
     return url
 
 
+#: Members that associations which are opened now are made without: they failed, or hold nothing.
+_left_out: ContextVar[frozenset[str]] = ContextVar("left_out", default=frozenset())
+
+
+@contextmanager
+def leaving_out(members: frozenset[str]) -> Iterator[None]:
+    """Associations that are opened within have none of these members."""
+    token = _left_out.set(members)
+    try:
+        yield
+    finally:
+        _left_out.reset(token)
+
+
+def save_side(product: Any, exposure: str, output: str, references: References) -> list[str]:
+    """Publish what steps made beside a product of an exposure on request; returns those URLs."""
+    made = []
+    for key, one in product.side.items():
+        if "/" in key or "." in key:  # a name that the user gave
+            made.append(save_product(one, key))
+            log.info("wrote %s", key)
+        else:
+            made.append(save(one, output, rename(exposure, key, EXTENSIONS.get(type(one), "fits")), references))
+    return made
+
+
 def open_association(url: str) -> Association:
     """The association of a file; a product's file stands for an association with it as the only science member.
+
+    Without the members that the run leaves out.
 
     Raises
     ------
@@ -98,9 +145,18 @@ def open_association(url: str) -> Association:
         If the file is not a valid association.
     """
     name = name_of(url)
-    if name.endswith(".json"):
-        return read_association(read_text(url), name)
-    return single_association(name, base_of(name))
+    if not name.endswith(".json"):
+        return single_association(name, base_of(name))
+    association = read_association(read_text(url), name)
+    absent = _left_out.get()
+    if not absent:
+        return association
+    log.warning("%s: without %s, which did not come to be", name, ", ".join(sorted(absent)))
+    products = (
+        replace(product, members=tuple(member for member in product.members if member.expname not in absent))
+        for product in association.products
+    )
+    return association.with_(products=tuple(products))
 
 
 def member_urls(url: str, product: Product, role: str, output: str) -> tuple[str, ...]:

@@ -6,9 +6,11 @@ from typing import Any
 from infra.products.catalog import Catalog, write_catalog
 from infra.products.guider import Guider, write_guider
 from infra.products.image import Image, Segmentation, write_image, write_segmentation
+from infra.products.persistence import SuspectPixels, TrapsFilled, write_suspects, write_traps_filled
 from infra.products.ramp import Ramp, write_ramp
 from infra.products.slits import SlitSet, write_slits
 from infra.products.spectrum import SpectrumSet, write_spectra
+from infra.sidecar import note_product
 from infra.storage.store import fetched, writing
 
 WRITERS: dict[type, Callable[[Any, str], None]] = {
@@ -19,7 +21,12 @@ WRITERS: dict[type, Callable[[Any, str], None]] = {
     SlitSet: write_slits,
     SpectrumSet: write_spectra,
     Catalog: write_catalog,
+    SuspectPixels: write_suspects,
+    TrapsFilled: write_traps_filled,
 }
+
+#: Products whose files are not FITS.
+EXTENSIONS: dict[type, str] = {Catalog: "ecsv", SuspectPixels: "asdf"}
 
 
 def load(url: str, read: Callable[[str], Any]) -> Any:
@@ -34,5 +41,6 @@ def save(product: Any, url: str) -> str:
         if isinstance(product, kind):
             with writing(url) as path:
                 write(product, path)
+                note_product(path, url)
             return url
     raise TypeError(f"cannot save a {type(product).__name__} as {url}; expected one of {[k.__name__ for k in WRITERS]}")

@@ -8,6 +8,7 @@ from typing import Any
 from astropy.table import QTable
 
 from infra.products.header import ProductError
+from infra.provenance import made_of
 
 
 @dataclass(frozen=True)
@@ -73,4 +74,7 @@ def write_catalog(catalog: Catalog, path: str | Path) -> None:
     table = catalog.table.copy(copy_data=False)
     if catalog.recipe:
         table.meta["calweave"] = dict(catalog.recipe)
+    origin = made_of()
+    if origin is not None:
+        table.meta["calweave_made_of"] = dict(origin)
     table.write(path, format="ascii.ecsv", overwrite=True)

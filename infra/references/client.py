@@ -84,6 +84,11 @@ def crds_client() -> Iterator[ModuleType]:
         yield crds
 
 
+def client_state() -> tuple | None:
+    """Another value whenever the client has forgotten what it knew: for what is remembered of its answers elsewhere."""
+    return _state
+
+
 def _is_no_error(record: logging.LogRecord) -> bool:
     """The client logs, over many lines, the errors that it raises as well."""
     return record.levelno != logging.ERROR

@@ -1,7 +1,11 @@
 """Choose the reference files of an exposure by its keywords, with the rules of a CRDS context."""
 
 import logging
+import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from infra.products.header import keyword_of, keywords
@@ -9,6 +13,7 @@ from infra.references.client import (
     OBSERVATORY,
     ReferenceCacheError,
     client_errors,
+    client_state,
     context_name,
     crds_client,
     has_server,
@@ -152,3 +157,40 @@ def _explain(crds: Any, context: str, reftype: str, parameters: Mapping[str, Any
 def _few(values: Iterable[Any], limit: int = 12) -> str:
     values = [str(value) for value in values]
     return ", ".join(values[:limit]) + (f", ... ({len(values)} in all)" if len(values) > limit else "")
+
+
+def selection_key(header: Mapping[str, Any], reftypes: Iterable[str], context: str) -> tuple:
+    """What the rules for these types look at: two exposures with the same key get the same reference files.
+
+    The keywords that any of the rules names, as the client conditions them, and between which two dates of use
+    (``USEAFTER``) of these rules the exposure was taken. So a program of thousands of exposures asks the rules only
+    for the few kinds of exposure that it has.
+    """
+    parameters = crds_parameters(header)
+    instrument = str(parameters.get("META.INSTRUMENT.NAME", ""))
+    moment = f"{parameters.get('META.OBSERVATION.DATE')} {parameters.get('META.OBSERVATION.TIME')}"
+    reftypes = tuple(sorted(set(reftypes)))
+    with crds_client() as crds, single_flight_with_server(), client_errors(f"cannot read the rules of {context}"):
+        _require_rules(crds, context, header)
+        names, dates = _looked_at(crds, context, instrument, reftypes, client_state())
+        conditioned = crds.core.utils.condition_header({name: parameters[name] for name in names if name in parameters})
+    return (context, reftypes, tuple(sorted(conditioned.items())), bisect_right(dates, moment))
+
+
+@lru_cache(maxsize=256)
+def _looked_at(
+    crds: Any, context: str, instrument: str, reftypes: tuple[str, ...], state: object
+) -> tuple[tuple[str, ...], list[str]]:
+    """The parameters that the rules for these types name, without the date, and all their dates of use in order."""
+    imap = crds.get_pickled_mapping(context, cached=True).get_imap(instrument)
+    names, dates = {"META.INSTRUMENT.NAME"}, set()
+    for reftype in reftypes:
+        if str(imap.selections.get(reftype)).upper() in ("NONE", "N/A", "OMIT"):
+            continue
+        rules = imap.get_rmap(reftype)
+        names.update(rules.get_required_parkeys())
+        dates.update(_DATE.findall(Path(crds.locate_mapping(rules.basename)).read_text()))
+    return tuple(sorted(names - {"META.OBSERVATION.DATE", "META.OBSERVATION.TIME"})), sorted(dates)
+
+
+_DATE = re.compile(r"'(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)'")

@@ -1,0 +1,282 @@
+"""Where nodes are made, and the loop that hands them out: each as soon as what it needs is done, a slot is free and its
+memory fits.
+
+The loop knows nothing of the engine: an engine takes a job and gives a future of its outcome. Waiting nodes cost nothing:
+they are not tasks yet. Nodes may be added while the loop runs.
+"""
+
+import heapq
+import logging
+import os
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from prefect.states import Failed, State
+
+from flows.graph import Node
+from flows.making import Job, Outcome, make
+from infra.errors import POLICIES
+from infra.observed import ObservedTask, is_observed
+
+log = logging.getLogger(__name__)
+
+Submit = Callable[[Job], Future]
+
+#: The loop looks for new nodes, and for those whose delay is over, at least so often [s].
+BEAT = 0.3
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much runs at the same time: ``slots`` nodes, whose estimated memory together is at most ``memory`` bytes."""
+
+    slots: int = 1
+    memory: float = float("inf")
+
+
+def execute(
+    nodes: Sequence[Node],
+    submit: Submit,
+    decide: Callable[[Node, Mapping[str, Outcome], int], Job | Outcome],
+    ended: Callable[[Node, Outcome], None],
+    limits: Limits,
+    *,
+    memory_of: Callable[[Node], float] = lambda node: 0.0,
+    more: Callable[[], Sequence[Node] | None] | None = None,
+    stop_on_failure: bool = False,
+) -> dict[str, Outcome]:
+    """Run a graph to its end; returns the outcome of every node.
+
+    Parameters
+    ----------
+    nodes : sequence of Node
+    submit : callable
+        Of an engine.
+    decide : callable
+        Called when all that a node needs has ended, with the outcomes so far and the number of the attempt: gives
+        the job, or the outcome where there is nothing to make.
+    ended : callable
+        Called for each node as it ends.
+    limits : Limits
+        A node whose memory is larger than the budget runs alone.
+    memory_of : callable
+        Estimated memory of a node [bytes].
+    more : callable
+        Asked for more nodes all the time; None when no more will come. A node of a name that was made already is
+        made again, after what it needs.
+    stop_on_failure : bool
+        After a failure nothing new is started, and what was not started is blocked.
+    """
+    loop = _Loop(submit, decide, ended, limits, memory_of)
+    loop.add(nodes)
+    while True:
+        if more is not None:
+            added = more()
+            if added is None:
+                more = None
+            else:
+                loop.add(added)
+        if stop_on_failure and loop.failed:
+            loop.give_up(
+                f"{loop.failed} failed, and the run stops at the first failure (--on-failure continue goes on)"
+            )
+            more = None
+        loop.start()
+        if loop.running:
+            waits = more is not None or bool(loop.later)
+            loop.collect(BEAT if waits else None)
+        elif loop.later or more is not None:
+            time.sleep(min(BEAT, loop.delay()))
+        else:
+            break
+    loop.give_up("it needs nodes that are not part of the run")
+    return loop.outcomes
+
+
+class _Loop:
+    """The state of one ``execute``."""
+
+    def __init__(self, submit: Submit, decide: Any, ended: Any, limits: Limits, memory_of: Any) -> None:
+        self.submit, self.decide, self.ended, self.limits, self.memory_of = submit, decide, ended, limits, memory_of
+        self.outcomes: dict[str, Outcome] = {}
+        self.waiting: dict[str, tuple[Node, set[str]]] = {}  # with what each still waits for
+        self.needed_by: dict[str, list[str]] = defaultdict(list)
+        self.ready: deque[tuple[Node, int]] = deque()
+        self.jobs: deque[tuple[Node, int, Job]] = deque()
+        self.later: list[tuple[float, int, Node, int]] = []
+        self.running: dict[Future, tuple[Node, int, float]] = {}
+        self.busy: dict[str, Node | None] = {}  # names that are being made -> the node of that name that came meanwhile
+        self.lone: set[str] = set()
+        self.failed: str | None = None
+
+    def add(self, nodes: Sequence[Node]) -> None:
+        """Take in nodes; what they need may be among them, made already, or come later."""
+        for node in nodes:
+            if node.name in self.busy:
+                self.busy[node.name] = node
+                continue
+            self.outcomes.pop(node.name, None)
+            self.waiting[node.name] = (node, set())
+        for node in nodes:
+            if node.name not in self.waiting:
+                continue
+            left = {name for name in node.needs if name not in self.outcomes}
+            self.waiting[node.name] = (node, left)
+            for name in left:
+                self.needed_by[name].append(node.name)
+            if not left:
+                self._set_ready(node.name)
+
+    def _set_ready(self, name: str) -> None:
+        node, _ = self.waiting.pop(name)
+        self.busy[name] = None
+        self.ready.append((node, 1))
+
+    def start(self) -> None:
+        """Start what is ready and fits."""
+        now = time.monotonic()
+        while self.later and self.later[0][0] <= now:
+            _, _, node, attempt = heapq.heappop(self.later)
+            self.ready.append((node, attempt))
+        while self.ready or self.jobs:
+            # What turns out to be there already takes no slot.
+            while self.ready:
+                node, attempt = self.ready.popleft()
+                what = self.decide(node, self.outcomes, attempt)
+                if isinstance(what, Outcome):
+                    self._end(node, what)
+                else:
+                    self.jobs.append((node, attempt, what))
+            # In their order: else small ones would keep a large one waiting for ever.
+            if not self.jobs or not self._fits(self.jobs[0][0]):
+                return
+            node, attempt, job = self.jobs.popleft()
+            alone = node.name in self.lone or self.limits.slots == 1
+            self.running[self.submit(replace(job, alone=alone))] = (node, attempt, self.memory_of(node))
+
+    def _fits(self, node: Node) -> bool:
+        if not self.running:
+            return True
+        if len(self.running) >= self.limits.slots or node.name in self.lone:
+            return False
+        if any(other.name in self.lone for other, _, _ in self.running.values()):
+            return False
+        used = sum(memory for _, _, memory in self.running.values())
+        return used + self.memory_of(node) <= self.limits.memory
+
+    def collect(self, timeout: float | None) -> None:
+        """Wait for something to end, and take it in."""
+        for done in wait(self.running, timeout, return_when=FIRST_COMPLETED).done:
+            node, attempt, _ = self.running.pop(done)
+            outcome = outcome_of(done.result())
+            policy = POLICIES.get(outcome.failure or "")
+            if policy is not None and attempt < policy.tries:
+                delay = policy.delay * 3 ** (attempt - 1)
+                log.warning(
+                    "%s: %s; attempt %d of %d in %.0f s", node.name, outcome.error, attempt + 1, policy.tries, delay
+                )
+                if policy.alone:
+                    self.lone.add(node.name)
+                heapq.heappush(self.later, (time.monotonic() + delay, id(node), node, attempt + 1))
+                continue
+            self._end(node, replace(outcome, attempts=attempt))
+
+    def _end(self, node: Node, outcome: Outcome) -> None:
+        self.outcomes[node.name] = outcome
+        self.lone.discard(node.name)
+        if outcome.state == "failed":
+            self.failed = self.failed or node.name
+        again = self.busy.pop(node.name, None)
+        self.ended(node, outcome)
+        for name in self.needed_by.pop(node.name, ()):
+            if name in self.waiting:
+                left = self.waiting[name][1]
+                left.discard(node.name)
+                if not left:
+                    self._set_ready(name)
+        if again is not None:
+            self.add([again])
+
+    def delay(self) -> float:
+        """Time until the next delayed attempt [s]."""
+        return max(0.0, self.later[0][0] - time.monotonic()) if self.later else BEAT
+
+    def give_up(self, why: str) -> None:
+        """What was not started is blocked."""
+        left = [node for node, _ in self.waiting.values()] + [node for node, _ in self.ready]
+        left += [node for node, _, _ in self.jobs] + [node for _, _, node, _ in self.later]
+        self.waiting.clear()
+        self.ready.clear()
+        self.jobs.clear()
+        self.later.clear()
+        for node in left:
+            self.busy.pop(node.name, None)
+            self._end(node, Outcome("blocked", error=why))
+
+
+def available_memory() -> float:
+    """Memory that new work may use [bytes]: what the kernel calls available, within the limit of the container."""
+    found = float("inf")
+    for path, key in ((Path("/proc/meminfo"), "MemAvailable:"),):
+        if path.is_file():
+            line = next((line for line in path.read_text().splitlines() if line.startswith(key)), "")
+            found = float(line.split()[1]) * 1024 if line else found
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        found = min(found, float(limit.read_text()) - float(used.read_text()))
+    return found
+
+
+def observed_make(job: Job) -> Any:
+    """``make`` as a Prefect task: a failure is Prefect's ``Failed`` with the outcome in it, and nothing is raised.
+
+    A raise would mark the steps of the child flow as rolled back (measured on Prefect 3.8).
+    """
+    # Children in the same process need no heartbeat of their own: it costs a second each.
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        outcome = make(job)
+    return Failed(message=outcome.error, data=outcome) if outcome.state == "failed" else outcome
+
+
+make_task = ObservedTask(observed_make, "make", task_run_name="{job.node.stage} {job.node.name}")
+
+
+def outcome_of(result: Any) -> Outcome:
+    """The outcome of a job, by itself or inside the state of a Prefect task."""
+    if not isinstance(result, State):
+        return cast(Outcome, result)
+    if isinstance(result.data, Outcome):
+        return result.data
+    if result.is_completed():
+        return cast(Outcome, result.result())
+    return Outcome("failed", error=result.message, failure="program")
+
+
+@contextmanager
+def threads(slots: int) -> Iterator[Submit]:
+    """Threads of this process; those of Prefect's task runner in a run that it watches. The kernels release the GIL."""
+    if is_observed():
+        yield lambda job: make_task.submit(job).wrapped_future  # type: ignore[attr-defined]
+    else:
+        with ThreadPoolExecutor(slots) as pool:
+            yield lambda job: pool.submit(make, job)
+
+
+@contextmanager
+def open_engine(name: str, slots: int, timeout: float | None = None) -> Iterator[Submit]:
+    """The engine of that name, for as long as the context lasts."""
+    with threads(slots) as submit:
+        yield submit
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,185 @@
+"""The graph of a program: from a folder of exposures, a pool or associations to nodes, each of which says what it needs.
+
+There is a node per exposure (stage 1) and per association (stages 2 and 3). A node needs those whose products it reads,
+and nothing else: there are no barriers between the stages.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from associations.association import Association, read_association
+from associations.generator import generate
+from associations.pool import make_pool, merge_pools, read_pool
+from flows.spec2 import WFSS_TYPES
+from flows.stage import IMAGE_TYPES
+from infra.products.fits import read_header
+from infra.products.header import Header, ProductError
+from infra.products.names import base_of, suffix_of
+from infra.storage.store import StorageError, fetched, folder_of, join, listing, name_of, read_text, write_text
+
+log = logging.getLogger(__name__)
+
+DARK_TYPES = frozenset("FGS_DARK MIR_DARKALL MIR_DARKIMG MIR_DARKMRS NRC_DARK NIS_DARK NRS_DARK".split())
+GUIDER_TYPES = frozenset("FGS_ID-IMAGE FGS_ID-STACK FGS_ACQ1 FGS_ACQ2 FGS_TRACK FGS_FINEGUIDE".split())
+
+#: Suffix of what a stage 1 pipeline makes.
+SUFFIX = {"detector1": "rate", "dark": "dark", "guider": "cal"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One thing to make: an exposure through stage 1, or an association through its stage.
+
+    Attributes
+    ----------
+    name : str
+        Of the record; no two nodes have the same.
+    stage, target : str
+        Its flow, and the flow's input (a URL).
+    needs : tuple of str
+        Nodes that must be done before it starts.
+    reads : mapping
+        File name of each input -> the node that makes it; None where it must be there already.
+    makes : tuple of str
+        What the names of its products begin with.
+    """
+
+    name: str
+    stage: str
+    target: str
+    needs: tuple[str, ...] = ()
+    reads: Mapping[str, str | None] = field(default_factory=dict, hash=False)
+    makes: tuple[str, ...] = ()
+
+
+def stage_of(header: Header) -> str:
+    """The stage 1 pipeline for an exposure; detector1 itself says so where it does not know the EXP_TYPE."""
+    exp_type = header.get("EXP_TYPE")
+    return "dark" if exp_type in DARK_TYPES else "guider" if exp_type in GUIDER_TYPES else "detector1"
+
+
+def pipeline_of(association: Association) -> str:
+    """The pipeline of an association type: ``tso-image2`` goes through image2, ``nrslamp-spec2`` through spec2."""
+    return association.asn_type.rsplit("-", 1)[-1] if association.asn_type.endswith("2") else association.asn_type
+
+
+def pipelines_of(header: Header) -> tuple[str, ...]:
+    """All the pipelines that a science exposure goes through, as far as they are built."""
+    stage = stage_of(header)
+    if stage != "detector1":
+        return (stage,)
+    if header.get("EXP_TYPE") in WFSS_TYPES:
+        return (stage, "spec2", "spec3")
+    return (stage, "image2", "image3") if header.get("EXP_TYPE") in IMAGE_TYPES else (stage,)
+
+
+def find_exposures(inputs: Sequence[str]) -> tuple[dict[str, str], Mapping[str, list[str]], dict[str, Header]]:
+    """The exposures that the inputs name (URL -> stage), the pools and associations, and the headers that can be read.
+
+    An input is a folder (with its pool and associations, where it has them), a pool, an association or an exposure.
+
+    Raises
+    ------
+    ProductError
+        If there is nothing to calibrate.
+    """
+    urls: dict[str, None] = {}
+    tables: dict[str, list[str]] = {"pool": [], "asn": []}
+    for url in inputs:
+        if url.endswith(".json"):
+            tables["asn"].append(url)
+        elif url.endswith(".csv"):
+            tables["pool"].append(url)
+        elif url.endswith((".fits", ".fits.gz")):
+            urls[url] = None
+        else:
+            urls |= dict.fromkeys(listing(url, "**/*_uncal.fits*"))
+            tables["pool"] += listing(url, "*_pool.csv")
+            tables["asn"] += listing(url, "*_asn.json")
+    # The exposures of a pool or association are beside it; the folders that were given are listed already.
+    beside = dict.fromkeys(folder_of(url) for url in inputs if url.endswith((".csv", ".json")))
+    for folder in beside:
+        urls |= dict.fromkeys(listing(folder, "**/*_uncal.fits*"))
+    if not urls and not tables["asn"]:
+        raise ProductError(
+            f"{' '.join(inputs)}: expected *_uncal.fits exposures, a pool (*_pool.csv) or associations (*_asn.json), but "
+            "there are none; check the folder"
+        )
+    headers: dict[str, Header] = {}
+    for url in urls:
+        try:
+            with fetched(url) as path:
+                headers[url] = read_header(path)
+        except (ProductError, StorageError) as error:
+            log.error("%s", error)
+    return {url: stage_of(headers[url]) if url in headers else "detector1" for url in urls}, tables, headers
+
+
+def gather(
+    inputs: Sequence[str], output: str, write: bool = True
+) -> tuple[dict[str, str], dict[str, Association], dict[str, Header]]:
+    """What a run is about: exposures with their stage, associations, and the headers of the exposures that have one.
+
+    Where no association is given they are generated, from the pool or from the headers; with ``write`` they are written
+    into ``output``, where the stage flows read them.
+    """
+    exposures, tables, headers = find_exposures(inputs)
+    associations = {url: read_association(read_text(url), name_of(url)) for url in tables["asn"]}
+    if not associations:
+        if tables["pool"]:
+            pool = merge_pools([read_pool(read_text(url), name_of(url)) for url in tables["pool"]])
+        else:
+            pool = make_pool({name_of(url): header for url, header in headers.items()})
+        for association in generate(pool):
+            url = join(output, association.file_name)
+            if write:
+                write_text(url, association.to_json())
+            associations[url] = association
+    return exposures, associations, headers
+
+
+def expand(exposures: Mapping[str, str], associations: Mapping[str, Association]) -> tuple[Node, ...]:
+    """The nodes of a program, each after those that it needs where the stages come in their order.
+
+    Parameters
+    ----------
+    exposures : mapping
+        URL of an ``_uncal`` exposure -> its stage.
+    associations : mapping
+        URL of an association file -> its content.
+
+    Notes
+    -----
+    A file that no node makes is no dependency: it must be there when the node starts. Two associations that make one
+    product would write one file twice, so the second is left out (a candidate that repeats an observation).
+    """
+    raw: dict[str, str] = {}
+    nodes = []
+    for url, stage in sorted(exposures.items()):
+        base = base_of(url)
+        if base in raw:
+            log.warning("%s: there is another exposure of that name; left out", url)
+            continue
+        raw[base] = f"{base}_{SUFFIX[stage]}"
+        nodes.append(Node(raw[base], stage, url, reads={name_of(url): None}, makes=(base,)))
+    made: dict[str, str] = {}
+    kept: list[tuple[str, str, Association]] = []
+    for url, association in sorted(associations.items()):
+        name = name_of(url).removesuffix("_asn.json")
+        products = [product.name for product in association.products]
+        twice = [product for product in products if product in made]
+        if twice:
+            log.warning("%s makes %s, which %s makes already; left out", name, twice[0], made[twice[0]])
+            continue
+        made.update(dict.fromkeys(products, name))
+        kept.append((name, url, association))
+    for name, url, association in kept:
+        reads: dict[str, str | None] = {}
+        for member in dict.fromkeys(member.expname for member in association.members):
+            maker = (raw if suffix_of(member) in ("rate", "rateints") else made).get(base_of(member))
+            reads[member] = maker if maker != name else None
+        needs = tuple(dict.fromkeys(maker for maker in reads.values() if maker is not None))
+        makes = tuple(product.name for product in association.products)
+        nodes.append(Node(name, pipeline_of(association), url, needs, reads, makes))
+    return tuple(nodes)
