@@ -5,7 +5,9 @@ import contextvars
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -60,3 +62,62 @@ def show_logs(console: Console, verbose: bool = False) -> None:
         logger.setLevel(logging.DEBUG if verbose else logging.INFO)
         logger.handlers = [handler]
         logger.propagate = False
+
+
+class Pixels:
+    """How many pixels are set in a map: an argument for ``%d`` in a log line, which blocks of an exposure share.
+
+    Parameters
+    ----------
+    where : ndarray of bool
+    """
+
+    def __init__(self, where: Any) -> None:
+        self.where = where
+
+    def __int__(self) -> int:
+        return int(np.count_nonzero(self.where))
+
+    def __or__(self, other: "Pixels") -> "Pixels":
+        return Pixels(self.where | other.where)
+
+
+_lines: contextvars.ContextVar[list[logging.LogRecord] | None] = contextvars.ContextVar("lines", default=None)
+
+
+def _keep_back(record: logging.LogRecord) -> bool:
+    lines = _lines.get()
+    if lines is not None:
+        lines.append(record)
+    return lines is None
+
+
+@contextlib.contextmanager
+def one_line_each() -> Iterator[None]:
+    """What the steps log within comes at the end, a line that is said again only once, with the ``Pixels`` of all.
+
+    For the blocks of one exposure: in each, a step says the same, but for what it counts.
+    """
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name.startswith(("tasks.", "calibration.")):
+            logger.addFilter(_keep_back)
+    token = _lines.set([])
+    try:
+        yield
+    finally:
+        lines = _lines.get() or []
+        _lines.reset(token)
+        for record in _merge(lines):
+            logging.getLogger(record.name).handle(record)
+
+
+def _merge(lines: list[logging.LogRecord]) -> list[logging.LogRecord]:
+    """Records of the same words with equal arguments as one; ``Pixels`` are added up."""
+    merged: dict[object, logging.LogRecord] = {}
+    for record in lines:
+        values: tuple[Any, ...] = record.args if isinstance(record.args, tuple) else (record.args,)
+        words = tuple("pixels" if isinstance(value, Pixels) else str(value) for value in values)
+        first = merged.setdefault((record.name, record.msg, words), record)
+        if first is not record and isinstance(first.args, tuple):
+            first.args = tuple(a | b if isinstance(a, Pixels) else a for a, b in zip(first.args, values, strict=True))
+    return list(merged.values())

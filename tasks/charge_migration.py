@@ -2,11 +2,11 @@
 
 import logging
 
-import numpy as np
 from pydantic import BaseModel, Field
 
 from calibration import dq
 from calibration.ramps.charge_migration import flag_charge_migration
+from infra.monitoring import Pixels
 from infra.products.ramp import Ramp
 from infra.references.content import References
 from tasks.step import StepSkipped, step
@@ -26,6 +26,6 @@ def charge_migration(ramp: Ramp, references: References, options: ChargeMigratio
     if ramp.data.shape[1] < 3:
         raise StepSkipped("a ramp of fewer than 3 groups has none to spare")
     groupdq = flag_charge_migration(ramp.data, ramp.groupdq, options.signal_threshold)
-    lost = np.count_nonzero((groupdq[:, -1] & dq.GROUP["CHARGELOSS"]).any(axis=0))
-    log.info("charge_migration: %d pixels lose charge above %g DN", lost, options.signal_threshold)
+    lost = (groupdq[:, -1] & dq.GROUP["CHARGELOSS"]).any(axis=0)
+    log.info("charge_migration: %d pixels lose charge above %g DN", Pixels(lost), options.signal_threshold)
     return ramp.with_(groupdq=groupdq)

@@ -2,11 +2,11 @@
 
 import logging
 
-import numpy as np
 from pydantic import BaseModel, Field
 
 from calibration import dq
 from calibration.ramps.firstframe import flag_first_group
+from infra.monitoring import Pixels
 from infra.products.ramp import Ramp
 from infra.references.content import References
 from tasks.step import StepSkipped, step
@@ -26,6 +26,6 @@ def firstframe(ramp: Ramp, references: References, options: FirstframeOptions) -
     if ramp.data.shape[1] < 4:
         raise StepSkipped("a ramp of fewer than 4 groups has none to spare")
     groupdq, pixeldq = flag_first_group(ramp.groupdq, ramp.pixeldq, options.bright_use_group1)
-    kept = np.count_nonzero((pixeldq & ~ramp.pixeldq) & dq.PIXEL["FLUX_ESTIMATED"])
+    kept = Pixels((pixeldq & ~ramp.pixeldq & dq.PIXEL["FLUX_ESTIMATED"]) != 0)
     log.info("firstframe: the first group is not used, but in %d bright pixels", kept)
     return ramp.with_(groupdq=groupdq, pixeldq=pixeldq)

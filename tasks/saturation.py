@@ -2,11 +2,11 @@
 
 import logging
 
-import numpy as np
 from pydantic import BaseModel, Field
 
 from calibration import dq
 from calibration.ramps.saturation import clear_saturated_zeroframe, flag_saturation, prepare_threshold
+from infra.monitoring import Pixels
 from infra.products.ramp import Ramp
 from infra.references.content import References
 from tasks.step import StepSkipped, step
@@ -46,8 +46,7 @@ def saturation(ramp: Ramp, references: References, options: SaturationOptions) -
     if zeroframe is not None:
         zeroframe = clear_saturated_zeroframe(zeroframe, threshold, options.n_pix_grow_sat, rows)
     # A pixel that saturates is so in the last group.
-    pixels = np.count_nonzero((groupdq[:, -1] & dq.GROUP["SATURATED"]).any(axis=0))
-    log.info("saturation: %d pixels saturate", pixels)
+    log.info("saturation: %d pixels saturate", Pixels((groupdq[:, -1] & dq.GROUP["SATURATED"]).any(axis=0)))
     pixeldq = ramp.pixeldq.copy()
     pixeldq[rows] |= reference_dq
     return ramp.with_(groupdq=groupdq, pixeldq=pixeldq, zeroframe=zeroframe)
