@@ -9,8 +9,8 @@ import time
 import uuid
 from pathlib import Path
 
-import fsspec
 import pytest
+from fault_proxy import make_bucket, point_at, s3_process
 
 from infra.storage import lock as locks
 from infra.storage.lock import OutputLocked, holder, locked
@@ -21,10 +21,8 @@ REPOSITORY = Path(locks.__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def s3_server():
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
+    with s3_process() as port:
+        yield port
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -34,17 +32,8 @@ def output(request, tmp_path, monkeypatch):
         return str(tmp_path / "out")
     if request.param == "memory":
         return f"memory://{uuid.uuid4().hex}"
-    pytest.importorskip("s3fs")
-    for name, value in {
-        "AWS_ENDPOINT_URL": request.getfixturevalue("s3_server"),
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    bucket = f"bucket-{uuid.uuid4().hex[:8]}"
-    fsspec.filesystem("s3", use_listings_cache=False).mkdir(bucket)
-    return f"s3://{bucket}/products"
+    point_at(request.getfixturevalue("s3_server"), monkeypatch)
+    return make_bucket(f"bucket-{uuid.uuid4().hex[:8]}") + "/products"
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fault_proxy import make_bucket, point_at, s3_process
 
 from infra.storage import faults, objects, scratch, store
 from infra.storage.store import (
@@ -36,11 +37,8 @@ from infra.storage.store import (
 
 @pytest.fixture(scope="module")
 def s3_server():
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_process() as port:
+        yield port
 
 
 @pytest.fixture(params=["local", "file", "memory", "s3"])
@@ -52,14 +50,8 @@ def folder(request, tmp_path, monkeypatch):
         return f"file://{tmp_path / 'out'}"
     if request.param == "memory":
         return f"memory://{uuid.uuid4().hex}"
-    pytest.importorskip("s3fs")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("s3_server"))
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    bucket = f"bucket-{uuid.uuid4().hex[:8]}"
-    fsspec.filesystem("s3", use_listings_cache=False).mkdir(bucket)
-    return f"s3://{bucket}/products"
+    point_at(request.getfixturevalue("s3_server"), monkeypatch)
+    return make_bucket(f"bucket-{uuid.uuid4().hex[:8]}") + "/products"
 
 
 @pytest.fixture
@@ -240,14 +232,14 @@ def test_a_changed_object_is_fetched_anew(folder):
 
 
 @pytest.mark.parametrize("folder", ["s3"], indirect=True)
-def test_what_another_client_puts_is_seen_at_once(folder, s3_server):
+def test_what_another_client_puts_is_seen_at_once(folder):
     boto3 = pytest.importorskip("boto3")
     url = join(folder, "b.txt")
     write_text(join(folder, "a.txt"), "one")
     assert len(listing(folder)) == 1
     assert not exists(url)
     bucket = folder.removeprefix("s3://").split("/")[0]
-    client = boto3.client("s3", endpoint_url=s3_server)
+    client = boto3.client("s3")
     client.put_object(Bucket=bucket, Key="products/b.txt", Body=b"by another")
     assert exists(url)
     assert listing(folder) == [join(folder, "a.txt"), url]
