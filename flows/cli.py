@@ -59,30 +59,94 @@ Out = Annotated[str, Parameter(name=["-o", "--out"], help="folder or URL for the
 STAGES = Literal["detector1", "dark", "guider", "image2", "image3", "spec2", "spec3"]
 
 
+Inputs = Annotated[list[str], Parameter(name="INPUT", help="a folder of exposures, a pool, or association files")]
+Workers = Annotated[int, Parameter(help="products made at the same time; 0: one for each core")]
+Verify = Annotated[
+    bool, Parameter(negative="", help="read the products that are there, to see that they are what was recorded")
+]
+
+
 @app.command(group=calibrate)
 def run(
-    inputs: Annotated[list[str], Parameter(name="INPUT", help="a folder of exposures, a pool, or association files")],
+    inputs: Inputs,
     /,
     *,
     out: Out,
     parameter: Assignments = (),  # type: ignore[assignment]
     parameters: ParameterFile = None,
     crds: Crds = None,
-    workers: Annotated[int, Parameter(help="products made at the same time; 0: one for each core")] = 0,
+    workers: Workers = 0,
+    engine: Annotated[
+        str,
+        Parameter(
+            help="where products are made: threads, processes, dask, dask:ADDRESS or pool:NAME (a Prefect work pool)"
+        ),
+    ] = "threads",
+    memory: Annotated[
+        float | None, Parameter(help="memory for all at the same time [GB]; default: what is free")
+    ] = None,
+    timeout: Annotated[
+        float | None, Parameter(help="longest time for one product [s]; engines of other processes than this")
+    ] = None,
+    on_failure: Annotated[
+        Literal["continue", "stop"], Parameter(help="whether to start anything more after a failure")
+    ] = "continue",
+    missing_members: Annotated[
+        Literal["wait", "leave-out"],
+        Parameter(help="a stage 3 product whose member failed: not made, or made without it until the member is there"),
+    ] = "wait",
     truth: Annotated[str | None, Parameter(help="folder of truth tables to compare with in the report")] = None,
+    verify: Verify = False,
     verbose: Verbose = False,
 ) -> int:
     """Calibrate a whole program: every exposure and every association, each as soon as what it needs is there.
 
     Writes the products, the associations, run.json (what happened) and report.html (to look at) into the output folder.
-    A failed exposure stops only what needs it.
+    A product that is there and current is not made again. A failed exposure stops only what needs it.
     """
     _start(crds, verbose, out)
     overrides = _overrides(parameters, parameter)
     with console.status("starting"):
         from flows.program import run_program
 
-    return run_program(inputs, out, overrides, workers or os.cpu_count() or 1, truth, console)
+    options = {
+        "engine": engine,
+        "memory": None if memory is None else memory * 1e9,
+        "timeout": timeout,
+        "on_failure": on_failure,
+        "missing_members": missing_members,
+        "verify": verify,
+    }
+    return run_program(inputs, out, overrides, workers or os.cpu_count() or 1, truth, console, **options)
+
+
+@app.command(group=calibrate)
+def plan(
+    inputs: Inputs,
+    /,
+    *,
+    out: Annotated[str, Parameter(name=["-o", "--out"], help="folder or URL of the products")],
+    parameter: Assignments = (),  # type: ignore[assignment]
+    parameters: ParameterFile = None,
+    crds: Crds = None,
+    workers: Workers = 0,
+    explain: Annotated[str | None, Parameter(help="a product: say only why it would be made, or why not")] = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative="", help="print the plan as JSON")] = False,
+    verify: Verify = False,
+    verbose: Verbose = False,
+) -> int:
+    """Say what a run would make and why, and what it costs in time, memory and bytes. Nothing is made or fetched."""
+    _start(crds, verbose, None)
+    overrides = _overrides(parameters, parameter)
+    with console.status("planning"):
+        from flows.program import make_plan, show_plan
+
+        page = make_plan(inputs, out, overrides, workers or os.cpu_count() or 1, verify, explain)
+    if as_json:
+        print(json.dumps(page, indent=1))
+    else:
+        show_plan(page, Console(width=None if sys.stdout.isatty() else 160), all_nodes=explain is not None)
+    return DONE
 
 
 @app.command(group=calibrate)
@@ -221,12 +285,13 @@ def pack(
 app.command("flows.asn:app", name="asn", group=prepare, help="Make, explain, compare and edit associations.")
 
 
-def _start(crds: str | None, verbose: bool, out: str) -> None:
+def _start(crds: str | None, verbose: bool, out: str | None) -> None:
     """Set the environment that Prefect and the crds client read when they are imported; see that ``out`` can be written."""
     from infra.monitoring import quiet_prefect, show_logs
     from infra.storage.store import require_writable
 
-    require_writable(out)
+    if out is not None:
+        require_writable(out)
     quiet_prefect(verbose)
     if crds is not None:
         os.environ["CRDS_PATH"] = str(Path(crds).resolve())

@@ -18,7 +18,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, Literal
 
 from associations.association import Association
 from flows.dark import dark_steps
@@ -33,7 +33,7 @@ from flows.stage import Overrides, choose_options, parameter_reftypes, running_r
 from infra.errors import one_line
 from infra.products.fits import read_header
 from infra.products.header import Header, ProductError
-from infra.products.names import base_of
+from infra.products.names import base_of, suffix_of
 from infra.provenance import code_of
 from infra.references.client import context_name
 from infra.references.fetch import fetch_references, locate, sha1_of
@@ -65,6 +65,15 @@ PIPELINE_STEPS: Mapping[str, Callable[[Header, Set[str]], tuple]] = {
     "spec2": lambda header, roles: SPEC2_STEPS,
     "spec3": lambda header, roles: SPEC3_STEPS,
 }
+
+#: States of a node whose products are there.
+THERE = ("done", "current")
+
+#: What to do without a member of a stage 3 product that failed.
+MissingMembers = Literal["wait", "leave-out"]
+
+#: Suffixes of what stage 1 makes.
+FIRST_SUFFIXES = frozenset("rate rateints ramp dark".split())
 
 #: What an upstream node's part in ``inputs`` begins with.
 MADE = "node:"
@@ -187,14 +196,45 @@ def survey(
 
 
 def plan(scene: Survey) -> dict[str, Verdict]:
-    """The verdict of every node, as if those upstream of it had ended well."""
+    """The verdict of every node, as if those upstream of it that would run ended well."""
     verdicts: dict[str, Verdict] = {}
+    states: dict[str, str] = {}
     for node in in_order(scene.nodes.values()):
         fingerprints = {name: verdicts[name].fingerprint for name in node.needs if name in verdicts}
-        verdict = judge(scene, node, fingerprints)
+        left_out = members_to_leave_out(scene, node, states, "wait")
+        if left_out is None:
+            verdicts[node.name], states[node.name] = Verdict(node, (), None, None), "empty"
+            continue
+        verdict = judge(scene, node, fingerprints, left_out)
         remade = [name for name in node.needs if name in verdicts and not verdicts[name].current]
         verdicts[node.name] = _name_upstream(verdict, remade)
+        states[node.name] = scene.records[node.name].state if verdict.current else "done"
     return verdicts
+
+
+def members_to_leave_out(
+    scene: Survey, node: Node, states: Mapping[str, str], missing_members: MissingMembers
+) -> frozenset[str] | None:
+    """The members that a node is made without, or None where it cannot be made without them.
+
+    Only science members of a stage 3 product can be left out, and one must remain: those that hold nothing always, those
+    that failed where the run says so.
+    """
+    stopped = {name: states[name] for name in node.needs if states.get(name, "done") not in THERE}
+    if not stopped:
+        return frozenset()
+    association = scene.associations.get(node.target)
+    if association is None or association.level != 3:
+        return None
+    if missing_members == "wait" and any(state != "empty" for state in stopped.values()):
+        return None
+    absent = frozenset(name for name, maker in node.reads.items() if maker in stopped)
+    if any(member.exptype != "science" for member in association.members if member.expname in absent):
+        return None
+    for product in association.products:
+        if all(member.expname in absent for member in product.of_role("science")):
+            return None
+    return absent
 
 
 def _name_upstream(verdict: Verdict, remade: Sequence[str]) -> Verdict:
@@ -529,6 +569,19 @@ def orphans(scene: Survey) -> dict[str, tuple[str, ...]]:
                 if product in scene.files and product not in made and base_of(product) not in prefixes
             )
     return {name: products for name, products in found.items() if products}
+
+
+def maker_of(scene: Survey, product: str) -> Node | None:
+    """The node that makes a product: by the records, else by what the names of its products begin with."""
+    if product in scene.nodes:
+        return scene.nodes[product]
+    for name, record in scene.records.items():
+        if product in record.products and name in scene.nodes:
+            return scene.nodes[name]
+    first = suffix_of(product) in FIRST_SUFFIXES
+    named = [node for node in scene.nodes.values() if base_of(product) in node.makes]
+    fits = [node for node in named if (node.target not in scene.associations) == first]
+    return next(iter(fits or named), None)
 
 
 def references_of(scene: Survey, node: Node, recipe: Mapping[str, Any] | None) -> dict[str, tuple[str, int, str]]:

@@ -5,6 +5,7 @@ what needs it. A run that is killed at any moment is continued by the next one.
 """
 
 import contextlib
+import difflib
 import json
 import logging
 import resource
@@ -14,10 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from prefect.task_runners import ThreadPoolTaskRunner
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -27,11 +29,15 @@ from flows.graph import Node, expand, find_exposures, gather, pipelines_of
 from flows.making import Job, Outcome, now
 from flows.plan import (
     PIPELINE_STEPS,
+    THERE,
+    MissingMembers,
     Survey,
     Verdict,
     forget,
     in_order,
     judge,
+    maker_of,
+    members_to_leave_out,
     orphans,
     place_of,
     plan,
@@ -41,10 +47,11 @@ from flows.plan import (
 from flows.stage import Overrides, reftypes_of
 from infra.errors import POLICIES
 from infra.observed import ObservedFlow
+from infra.products.header import ProductError
 from infra.provenance import versions
 from infra.references.pack import pack_references
 from infra.sidecar import write_record
-from infra.storage.store import join, write_text
+from infra.storage.store import join, name_of, write_text
 
 log = logging.getLogger(__name__)
 
@@ -54,18 +61,23 @@ WATCHER: ContextVar[Callable[[Any, Any], None]] = ContextVar("watcher", default=
 #: How a node may end, in the order of the summary.
 STATES = ("done", "current", "empty", "failed", "blocked")
 
-#: What to do without a member of a stage 3 product that did not come to be.
-MissingMembers = Literal["wait", "leave-out"]
-
 
 def make_plan(
-    inputs: Sequence[str], output: str, overrides: Overrides, slots: int, verify: bool = False
-) -> tuple[Survey, dict[str, Verdict], dict[str, Any]]:
-    """What a run of these inputs would do: nothing is written, and no reference file is fetched."""
+    inputs: Sequence[str],
+    output: str,
+    overrides: Overrides,
+    slots: int,
+    verify: bool = False,
+    product: str | None = None,
+) -> dict[str, Any]:
+    """What a run of these inputs would do, or of that only what ``product`` needs: nothing is written or fetched."""
     exposures, associations, headers = gather(inputs, output, write=False)
     scene = survey(expand(exposures, associations), associations, headers, output, overrides, verify=verify)
     verdicts = plan(scene)
-    return scene, verdicts, describe(scene, verdicts, slots)
+    if product is not None:
+        wanted = upstream_of(scene, product)
+        verdicts = {name: verdict for name, verdict in verdicts.items() if name in wanted}
+    return describe(scene, verdicts, slots)
 
 
 def describe(scene: Survey, verdicts: Mapping[str, Verdict], slots: int) -> dict[str, Any]:
@@ -111,9 +123,12 @@ def decider(
         if node.name in seen:
             forget(scene, node)
         seen.add(node.name)
-        left_out = without(scene, node, outcomes, missing_members)
-        if isinstance(left_out, Outcome):
-            return left_out
+        states = {name: outcomes[name].state for name in node.needs}
+        left_out = members_to_leave_out(scene, node, states, missing_members)
+        if left_out is None:
+            stopped = [name for name, state in states.items() if state not in THERE]
+            state = "empty" if all(states[name] == "empty" for name in stopped) else "blocked"
+            return Outcome(state, error=f"needs {', '.join(stopped)}, which did not come to be")
         fingerprints = {name: outcomes[name].fingerprint for name in node.needs}
         verdict = judge(scene, node, fingerprints, left_out)
         record = scene.records.get(node.name)
@@ -140,31 +155,6 @@ def decider(
         )
 
     return decide
-
-
-def without(
-    scene: Survey, node: Node, outcomes: Mapping[str, Outcome], missing_members: MissingMembers
-) -> frozenset[str] | Outcome:
-    """The members that a node is made without, or the outcome that it has because of them.
-
-    Only science members of a stage 3 product can be left out, and one must remain: those that hold nothing always, those
-    that failed where the run says so.
-    """
-    stopped = [name for name in node.needs if outcomes[name].state not in ("done", "current")]
-    if not stopped:
-        return frozenset()
-    association = scene.associations.get(node.target)
-    absent = {name for name, maker in node.reads.items() if maker in stopped}
-    may = association is not None and association.level == 3
-    may = may and (missing_members == "leave-out" or all(outcomes[name].state == "empty" for name in stopped))
-    if may and association is not None:
-        dispensable = all(m.exptype == "science" for m in association.members if m.expname in absent)
-        if dispensable and all(
-            any(m.expname not in absent for m in product.of_role("science")) for product in association.products
-        ):
-            return frozenset(absent)
-    state = "empty" if all(outcomes[name].state == "empty" for name in stopped) else "blocked"
-    return Outcome(state, error=f"needs {', '.join(stopped)}, which did not come to be")
 
 
 def calibrate(
@@ -290,23 +280,53 @@ def _time(seconds: float) -> str:
     )
 
 
-def show_plan(page: Mapping[str, Any], console: Console) -> None:
-    """Print a plan as a table: what would run, why, and what it costs."""
+def show_plan(page: Mapping[str, Any], console: Console, all_nodes: bool = False) -> None:
+    """Print a plan as a table: what would run, why, and what it costs; with ``all_nodes`` what is current, too."""
     table = Table(title="plan", title_justify="left", box=None)
     for heading in ("stage", "node", "why", "CPU [s]", "memory [GB]", "write [MB]"):
-        table.add_column(heading, justify="right" if "[" in heading else "left", overflow="fold")
+        numbers = "[" in heading
+        table.add_column(heading, justify="right" if numbers else "left", overflow="fold", no_wrap=heading != "why")
     for node in page["nodes"]:
         if not node["current"]:
             cost = (f"{node['cpu_seconds']:.1f}", f"{node['memory'] / 1e9:.2f}", f"{node['bytes_out'] / 1e6:.1f}")
-            table.add_row(node["stage"], node["name"], "; ".join(node["reasons"]), *cost)
-    if page["to_make"]:
+            table.add_row(node["stage"], node["name"], escape("; ".join(node["reasons"])), *cost)
+        elif all_nodes:
+            table.add_row(node["stage"], node["name"], "current")
+    if table.rows:
         console.print(table)
     for name, products in page["orphans"].items():
         console.print(f"nothing makes {', '.join(products)} any more (of {name})", soft_wrap=True)
     console.print(
         f"{page['to_make']} to make, {page['current']} current; about {_time(page['cpu_seconds'])} of CPU, "
-        f"{_time(page['seconds'])} in all, {page['memory'] / 1e9:.1f} GB of memory, {page['bytes_out'] / 1e9:.2f} GB to write"
+        f"{_time(page['seconds'])} in all, {page['memory'] / 1e9:.1f} GB of memory, {page['bytes_out'] / 1e9:.2f} GB to write",
+        soft_wrap=True,
     )
+
+
+def upstream_of(scene: Survey, product: str) -> set[str]:
+    """The node that makes a product (or has that name), and all that it needs, directly or through others.
+
+    Raises
+    ------
+    ProductError
+        If no node makes it.
+    """
+    name = name_of(product)
+    node = maker_of(scene, name)
+    if node is None:
+        near = difflib.get_close_matches(
+            name, [*scene.nodes, *(p for r in scene.records.values() for p in r.products)], 1
+        )
+        raise ProductError(
+            f"{name}: no node of this run makes it" + (f"; did you mean {near[0]}?" if near else "; see the whole plan")
+        )
+    wanted, waiting = {node.name}, [node]
+    while waiting:
+        for need in waiting.pop().needs:
+            if need in scene.nodes and need not in wanted:
+                wanted.add(need)
+                waiting.append(scene.nodes[need])
+    return wanted
 
 
 def pack_program(inputs: Sequence[str], folder: Path) -> None:
