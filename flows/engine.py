@@ -19,10 +19,11 @@ from typing import Any, cast
 
 from prefect.states import Failed, State
 
+from flows.artifacts import show_products, tagged
 from flows.graph import Node
 from flows.making import Job, Outcome, make
 from infra.errors import POLICIES
-from infra.observed import ObservedTask, is_observed
+from infra.observed import ObservedTask, is_observed, result_of
 
 log = logging.getLogger(__name__)
 
@@ -241,8 +242,11 @@ def observed_make(job: Job) -> Any:
     # Children in the same process need no heartbeat of their own: it costs a second each.
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    node = job.node
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), tagged(node.name, node.reads, node.stage):
         outcome = make(job)
+    if outcome.state == "done":
+        show_products(node.name, node.stage, outcome.products, job.output)
     return Failed(message=outcome.error, data=outcome) if outcome.state == "failed" else outcome
 
 
@@ -253,11 +257,11 @@ def outcome_of(result: Any) -> Outcome:
     """The outcome of a job, by itself or inside the state of a Prefect task."""
     if not isinstance(result, State):
         return cast(Outcome, result)
-    if isinstance(result.data, Outcome):
-        return result.data
-    if result.is_completed():
-        return cast(Outcome, result.result())
-    return Outcome("failed", error=result.message, failure="program")
+    try:
+        data = result_of(result)
+    except Exception:
+        data = None  # the task itself broke: the state's message says how
+    return data if isinstance(data, Outcome) else Outcome("failed", error=result.message, failure="program")
 
 
 @contextmanager

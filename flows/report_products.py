@@ -156,7 +156,7 @@ def read_products(nodes: Sequence[Mapping], output: str, page: str) -> tuple[lis
                 contents = read_fits(path, skip=UNSHOWN)
                 entry = entry.with_(header=contents.header, recipe=contents.recipe)
                 if entry.suffix in KINDS:
-                    data, unit = _image_of(contents)
+                    data, unit = image_of(contents)
                     draw = draw_labels if entry.suffix == "segm" else draw_picture
                     entry = entry.with_(picture=draw(data, edge), unit=unit)
                 if entry.suffix == "i2d" and node["stage"] == "image3":
@@ -231,7 +231,7 @@ def _catalog_of(node: Mapping, nodes: Sequence[Mapping]) -> str | None:
     return None
 
 
-def _image_of(contents: Contents) -> tuple[np.ndarray, str]:
+def image_of(contents: Contents) -> tuple[np.ndarray, str]:
     """What to draw of a product (ny, nx) and its unit: bad pixels NaN; cubes averaged; of spectra cut out, the best ones."""
     slits = [ver for name, ver in contents.arrays if name == "SCI"]
     if len(slits) > 1:

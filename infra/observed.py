@@ -10,7 +10,9 @@ from typing import Any
 from prefect import Flow, Task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.results import ResultRecord
 from prefect.settings import get_current_settings
+from prefect.states import State
 
 
 def is_observed() -> bool:
@@ -18,6 +20,15 @@ def is_observed() -> bool:
     if FlowRunContext.get() is not None or TaskRunContext.get() is not None:
         return True
     return get_current_settings().api.url is not None
+
+
+def result_of(returned: Any) -> Any:
+    """What a flow or task returned, also where Prefect put it into a state, and a failed one; what it raised is raised."""
+    data = returned.data if isinstance(returned, State) else returned
+    data = data.result if isinstance(data, ResultRecord) else data
+    if isinstance(data, BaseException):
+        raise data
+    return data
 
 
 class ObservedFlow(Flow):
@@ -28,6 +39,10 @@ class ObservedFlow(Flow):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return super().__call__(*args, **kwargs) if is_observed() else self.fn(*args, **kwargs)
+
+    def result(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it; what it returned inside a failed state is returned, not raised."""
+        return result_of(self(*args, return_state=True, **kwargs) if is_observed() else self(*args, **kwargs))
 
 
 class ObservedTask(Task):
