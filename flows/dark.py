@@ -1,10 +1,13 @@
 """calwebb_dark: dark exposures, corrected for everything but the dark itself."""
 
-from flows.detector1 import load_ramp, steps_for
+from flows.blocks import calibrate
+from flows.detector1 import check_shape, steps_for
 from flows.stage import Overrides, prepare, save, stage_flow
 from infra.monitoring import working_on
 from infra.products.header import Header
 from infra.products.names import base_of, rename
+from infra.products.ramp import open_ramp
+from infra.storage.store import fetched
 from tasks.dark_current import dark_current
 
 
@@ -15,12 +18,14 @@ def dark_steps(header: Header) -> tuple:
 
 
 @stage_flow("dark")
-def dark(exposure: str, output: str, overrides: Overrides | None = None) -> list[str]:
-    """Correct the ramps of one dark exposure; returns the ``_dark`` that it wrote."""
-    with working_on(base_of(exposure)):
-        ramp = load_ramp(exposure)
-        steps = dark_steps(ramp.header)
-        references, options = prepare(ramp.header, steps, overrides, "dark")
-        for step in steps:
-            ramp = step(ramp, references, options)
+def dark(exposure: str, output: str, overrides: Overrides | None = None, memory: float | None = None) -> list[str]:
+    """Correct the ramps of one dark exposure; returns the ``_dark`` that it wrote.
+
+    It takes no more than ``memory`` [byte] beside the program itself (None: what the exposure needs).
+    """
+    with working_on(base_of(exposure)), fetched(exposure) as path, open_ramp(path) as file:
+        header = check_shape(file)
+        steps = dark_steps(header)
+        references, options = prepare(header, steps, overrides, "dark")
+        ramp = calibrate(file, steps, references, options, memory)
         return [save(ramp, output, rename(exposure, "dark"), references)]

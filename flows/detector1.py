@@ -2,12 +2,14 @@
 
 import difflib
 
-from flows.stage import Overrides, prepare, runs, save, stage_flow
+from calibration.strips import threads
+from flows.blocks import calibrate, rescale
+from flows.stage import Overrides, prepare, runs, save, save_side, stage_flow
 from infra.monitoring import working_on
 from infra.products.header import Header, ProductError
 from infra.products.names import base_of, rename
-from infra.products.ramp import Ramp, raw_area, read_ramp
-from infra.storage.store import name_of
+from infra.products.ramp import RampFile, open_ramp, raw_area
+from infra.storage.store import fetched
 from tasks.charge_migration import charge_migration
 from tasks.clean_flicker_noise import clean_flicker_noise
 from tasks.dark_current import dark_current
@@ -21,7 +23,6 @@ from tasks.jump import jump
 from tasks.lastframe import lastframe
 from tasks.linearity import linearity
 from tasks.persistence import persistence
-from tasks.products import load
 from tasks.ramp_fit import ramp_fit
 from tasks.refpix import refpix
 from tasks.reset import reset
@@ -79,23 +80,22 @@ def steps_for(header: Header) -> tuple:
     return steps
 
 
-def load_ramp(exposure: str) -> Ramp:
-    """The ramps of an exposure, seen to have the shape that their header tells.
+def check_shape(file: RampFile) -> Header:
+    """The header of an exposure, whose ramps are seen to have the shape that it tells.
 
     Raises
     ------
     ProductError
         If they have not.
     """
-    ramp = load(exposure, read_ramp)
-    shape = ramp.data.shape[1:]
-    said = ramp.header.require("NGROUPS"), *raw_area(ramp.header).shape
+    shape = file.shape[1:]
+    said = file.header.require("NGROUPS"), *raw_area(file.header).shape
     if said != shape:
         raise ProductError(
-            f"{name_of(exposure)}: expected {said} groups, rows and columns from NGROUPS, SUBSIZE2, SUBSIZE1 and READPATT, "
+            f"{file.name}: expected {said} groups, rows and columns from NGROUPS, SUBSIZE2, SUBSIZE1 and READPATT, "
             f"but SCI has {shape}; correct the header, or fetch the exposure again"
         )
-    return ramp
+    return file.header
 
 
 def all_steps(header: Header) -> tuple:
@@ -104,26 +104,28 @@ def all_steps(header: Header) -> tuple:
 
 
 @stage_flow("detector1")
-def detector1(exposure: str, output: str, overrides: Overrides | None = None) -> list[str]:
+def detector1(
+    exposure: str, output: str, overrides: Overrides | None = None, memory: float | None = None, cores: int = 1
+) -> list[str]:
     """Calibrate the ramps of one ``_uncal`` exposure; returns the ``_rate`` (and ``_rateints``) that it wrote.
 
+    It takes no more than ``memory`` [byte] beside the program itself (None: what the exposure needs), and ``cores``.
     Without the slope fit (``ramp_fit.skip``) it writes the corrected ramps, ``_ramp``; with it only where
     ``detector1.save_calibrated_ramp`` asks for them.
     """
-    with working_on(base_of(exposure)):
-        ramp = load_ramp(exposure)
-        steps = steps_for(ramp.header)
-        references, options = prepare(ramp.header, all_steps(ramp.header), overrides, "detector1")
-        for step in steps:
-            ramp = step(ramp, references, options)
+    with working_on(base_of(exposure)), threads(cores), fetched(exposure) as path, open_ramp(path) as file:
+        header = check_shape(file)
+        references, options = prepare(header, all_steps(header), overrides, "detector1")
+        ramp = calibrate(file, steps_for(header), references, options, memory)
+        beside = save_side(ramp, exposure, output, references)
         if not runs("ramp_fit", options):
-            return [save(ramp, output, rename(exposure, "ramp"), references)]
+            return [save(ramp, output, rename(exposure, "ramp"), references), *beside]
         made = []
         if options.of("detector1").values.save_calibrated_ramp:
             made.append(save(ramp, output, rename(exposure, "ramp"), references))
         rates = ramp_fit(ramp, references, options)
         for rate, suffix in zip(rates, ("rate", "rateints"), strict=True):
             if rate is not None:
-                rate = gain_scale(rate, references, options)
+                rate = rescale(gain_scale, rate, references, options)
                 made.append(save(rate, output, rename(exposure, suffix), references))
-        return made
+        return made + beside

@@ -315,7 +315,9 @@ def open_contents(path: str | Path, on_disk: Sequence[str], skip: Sequence[str] 
                 arrays[key] = image if hdu.name in on_disk else image.read()
             elif (data := hdu.data) is not None:
                 arrays[key] = np.array(data, data.dtype.newbyteorder("="))
-        yield Contents(path.name, parse_cards(headers), arrays, cards, extension)
+        contents = Contents(path.name, parse_cards(headers), arrays, cards, extension)
+        opened.is_read = True
+        yield contents
 
 
 @dataclass(frozen=True)
@@ -345,7 +347,7 @@ class ImageOnDisk:
         for start in range(0, flat.size, step):
             piece = np.empty(min(step, flat.size - start), self.dtype)
             if self.stream.readinto(memoryview(piece).cast("B")) != piece.nbytes:  # type: ignore
-                raise OSError("the file ends before its data")
+                raise ProductError(f"{self.stream.name}: the file became shorter as it was read; fetch it again")
             piece.byteswap(inplace=True)
             if piece.dtype.kind == "u" and piece.itemsize > 1:
                 piece ^= piece.dtype.type(2 ** (8 * piece.itemsize - 1))
@@ -398,6 +400,8 @@ class open_fits:
 
     def __init__(self, path: Path):
         self.path = path
+        #: Errors from then on are none of the file.
+        self.is_read = False
 
     def __enter__(self) -> fits.HDUList:
         advice = "fetch or make it again"
@@ -439,6 +443,7 @@ class open_fits:
         self.stream.close()
         if (
             kind is not None
+            and not self.is_read
             and issubclass(kind, OSError | TypeError | ValueError | EOFError)
             and kind is not ProductError
         ):

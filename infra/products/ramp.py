@@ -82,9 +82,12 @@ class RampFile:
 
     Attributes
     ----------
+    name : str
+        Of the file.
     shape : (nints, ngroups, ny, nx)
     """
 
+    name: str
     header: Header
     shape: tuple[int, ...]
     contents: Contents
@@ -133,7 +136,7 @@ def open_ramp(path: str | Path) -> Iterator[RampFile]:
                 f"{contents.name}: expected ramps (integrations, groups, rows, columns), "
                 f"but SCI has {len(data.shape)} dimensions, {data.shape}"
             )
-        yield RampFile(contents.header, data.shape, contents)
+        yield RampFile(contents.name, contents.header, data.shape, contents)
 
 
 def read_ramp(path: str | Path) -> Ramp:

@@ -15,7 +15,7 @@ from stdatamodels.jwst import datamodels
 from infra.products.fits import Hdu, read_fits, read_header, write_fits
 from infra.products.header import Header, ProductError
 from infra.products.image import Image, Segmentation, read_image, read_segmentation, write_image, write_segmentation
-from infra.products.ramp import read_ramp, write_ramp, write_uncal
+from infra.products.ramp import open_ramp, read_ramp, write_ramp, write_uncal
 from infra.products.stored import Stored, store
 
 HEADER = Header(
@@ -169,3 +169,22 @@ def test_plain_values_are_written_as_the_library_would_read_them(tmp_path):
     with asdf.open(io.BytesIO(content)) as file:
         assert {"calweave": file.tree["calweave"]} == tree
     assert read_fits(tmp_path / "a.fits").tree == tree
+
+
+def test_parts_of_an_exposure_are_those_of_the_whole(tmp_path):
+    raw = np.random.default_rng(5).integers(0, 2**16, (5, 2, 3, 4), np.uint16)
+    write_uncal(tmp_path / "a_uncal.fits", HEADER, raw, zeroframe=raw[:, 0])
+    with open_ramp(tmp_path / "a_uncal.fits") as file:
+        assert file.shape == raw.shape
+        parts = [file.read(first, first + 2) for first in (0, 2, 4)]
+        whole = file.read()
+    np.testing.assert_array_equal(whole.data, raw)
+    np.testing.assert_array_equal(np.concatenate([part.data for part in parts]), raw)
+    np.testing.assert_array_equal(np.concatenate([part.zeroframe for part in parts]), raw[:, 0])
+    assert whole.data.dtype == parts[0].data.dtype == np.float32
+
+
+def test_an_error_while_an_exposure_is_open_is_not_blamed_on_the_file(tmp_path):
+    write_uncal(tmp_path / "a_uncal.fits", HEADER, np.zeros((1, 2, 3, 4), np.uint16))
+    with pytest.raises(ValueError, match="of a step"), open_ramp(tmp_path / "a_uncal.fits"):
+        raise ValueError("of a step")
