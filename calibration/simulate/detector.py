@@ -83,6 +83,7 @@ def expose(
     rng: np.random.Generator,
     particles: float = 1.0,
     snowball_rate: float = 0.0,
+    drifts: float = 1.0,
 ) -> RawExposure:
     """Simulate an exposure.
 
@@ -100,6 +101,8 @@ def expose(
         How many times the cosmic rays at L2.
     snowball_rate
         Large events on a whole detector of 2048 x 2048 pixels [1/s].
+    drifts
+        How many times the drifts and the 1/f noise of the readout.
 
     Raises
     ------
@@ -130,7 +133,7 @@ def expose(
                 hits.append(list_hits(struck, i, g, min(1.0, 1 - (frame - dropped) / readout.nframes)))
                 if frame < dropped:
                     continue
-                sample = read(charge, detector, start, rng)
+                sample = read(charge, detector, start, rng, drifts)
                 total += sample
                 if frame == g == 0:
                     zeroframe[i] = np.rint(sample)
@@ -152,7 +155,9 @@ def join_hits(hits: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(hits) if hits else np.empty(0, HIT)
 
 
-def read(charge: np.ndarray, detector: Detector, start: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def read(
+    charge: np.ndarray, detector: Detector, start: np.ndarray, rng: np.random.Generator, drifts: float = 1.0
+) -> np.ndarray:
     """One frame (ny, nx) float32 [DN] of the accumulated ``charge`` [e-], clipped as the converter clips it."""
     signal = np.empty(charge.shape, np.float32)
     _couple(charge, detector.ipc, detector.reference, signal)
@@ -162,7 +167,7 @@ def read(charge: np.ndarray, detector: Detector, start: np.ndarray, rng: np.rand
     _bend(signal, detector.linearity, measured)
     measured += start
     measured += detector.read_noise * rng.standard_normal(charge.shape, dtype=np.float32)
-    measured += line_noise(charge.shape, rng, detector.amplifiers, detector.sensor.fastaxis)
+    measured += np.float32(drifts) * line_noise(charge.shape, rng, detector.amplifiers, detector.sensor.fastaxis)
     return np.clip(measured, 0, TOP)
 
 

@@ -53,6 +53,8 @@ SENSORS = {
     "NRCBLONG": Sensor(1.82, 5.2, 0.034, 45_800.0, 1, -2),
     "GUIDER1": Sensor(1.9, 7.0, 0.02, 48_000.0, -2, -1),
     "GUIDER2": Sensor(1.9, 7.0, 0.02, 48_000.0, 2, -1),
+    "NRS1": Sensor(1.02, 6.8, 0.009, 50_000.0, 2, 1),
+    "NRS2": Sensor(1.14, 6.1, 0.006, 50_000.0, -2, -1),
 }
 MEAN_GAIN = SENSORS["NIS"].gain
 
