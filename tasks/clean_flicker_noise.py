@@ -1,4 +1,4 @@
-"""Remove 1/f noise of the readout from ramps."""
+"""Remove 1/f noise of the readout, from ramps or from images of count rates."""
 
 import logging
 from typing import Literal
@@ -6,30 +6,62 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from calibration.ramps.flicker_noise import background_pixels
-from calibration.ramps.flicker_noise import clean_flicker_noise as clean
-from calibration.ramps.ramp_fit import Timing, fit_ramps
+from calibration import dq
+from calibration.ramps.flicker_noise import (
+    LIMITS,
+    Model,
+    background_pixels,
+    choose_parameters,
+    clean_images,
+    clean_ramps,
+    fill_flat,
+    scene_of_integrations,
+)
+from infra.products.fits import read_fits
 from infra.products.header import ProductError
+from infra.products.image import Image
 from infra.products.ramp import Ramp
-from infra.references.content import ReferenceNotFound, References
+from infra.references.content import References
+from infra.storage.store import fetched
+from tasks.ramp_fit import RampFitOptions, ramp_fit
 from tasks.step import StepSkipped, step
 
 log = logging.getLogger(__name__)
+
+FFT_TYPES = ("NRS_MSASPEC", "NRS_IFU", "NRS_FIXEDSLIT", "NRS_BRIGHTOBJ")
+AUTO_TYPES = ("NIS_IMAGE", "NRC_IMAGE")
+#: Exposures of one source that varies: time series.
+VARYING_TYPES = ("NRS_BRIGHTOBJ", "NRC_TSGRISM", "NRC_TSIMAGE", "NIS_SOSS")
+#: What frequencies [Hz] are slow, where the whole height of the slits is read and where less is.
+SLOW_OF_ALL_SLITS, SLOW = (150.0, 200.0), (1061.0, 1211.0)
 
 
 class CleanFlickerNoiseOptions(BaseModel, frozen=True, extra="forbid"):
     """What is taken for background, and how the noise is fitted to it."""
 
-    fit_by_channel: bool = Field(False, description="fit the amplifiers of a full frame one by one")
-    background_method: Literal["median", "model", "none"] = Field(
-        "median", description="background of a difference of groups: one level, a smooth map, or none"
+    autoparam: bool = Field(
+        False, description="choose background_method, fit_by_channel and apply_flat_field by the image (NIRISS, NIRCam)"
+    )
+    fit_method: Literal["median", "fft"] = Field(
+        "median", description="fit the noise by the median of lines, or by slow Fourier components (NIRSpec)"
+    )
+    fit_by_channel: bool = Field(False, description="fit the amplifiers of a full frame one by one (median only)")
+    background_method: Literal["median", "model", "median_image", "none"] | None = Field(
+        "median",
+        description="background of a difference of groups: one level, a smooth map, the median of the integrations, or none",
     )
     background_box_size: tuple[int, int] | None = Field(
         None, description="box of the smooth map: rows, columns [pixel]"
     )
+    mask_science_regions: bool = Field(False, description="mask where sources are known to be, however faint")
     apply_flat_field: bool = Field(False, description="divide by the flat before the fit, multiply after")
-    n_sigma: float = Field(2.0, ge=0, description="clipping of what is not background [sigma]")
+    n_sigma: float = Field(2.0, ge=0, description="clipping of what is not background [sigma]; 0 for none")
+    fit_histogram: bool = Field(False, description="tell level and scatter of the background by a Gaussian fit")
     single_mask: bool = Field(True, description="one mask of sources for all integrations")
+    user_mask: str | None = Field(None, description="file of a mask to use: SCI is 1 where there is background only")
+    save_mask: bool = Field(False, description="write the mask, _mask")
+    save_background: bool = Field(False, description="write the background that was fitted, _flicker_bkg")
+    save_noise: bool = Field(False, description="write what was added to the data, _flicker_noise")
 
 
 @step(
@@ -38,51 +70,167 @@ class CleanFlickerNoiseOptions(BaseModel, frozen=True, extra="forbid"):
     options=CleanFlickerNoiseOptions,
     default=False,
 )
-def clean_flicker_noise(ramp: Ramp, references: References, options: CleanFlickerNoiseOptions) -> Ramp:
-    """Remove 1/f noise of the readout from ramps."""
-    header = ramp.header
-    exp_type, slow_axis = header.require("EXP_TYPE", "SLOWAXIS")
+def clean_flicker_noise(
+    product: Ramp | Image, references: References, options: CleanFlickerNoiseOptions
+) -> Ramp | Image:
+    """Remove 1/f noise of the readout, from ramps or from images of count rates."""
+    exp_type = _require_known(product, options)
+    automatic = options.autoparam and exp_type in AUTO_TYPES
+    flat = _flat(product, references) if automatic or options.apply_flat_field else None
+    if automatic:
+        options = _choose(product, references, options, flat)
+    by_integration = not options.single_mask or options.background_method == "median_image"
+    whole: np.ndarray | None = None  # count rates of the integrations
+    if options.user_mask is None or options.background_method == "median_image":
+        draft = _draft(product, references, by_integration)
+        whole = draft.data if flat is None else draft.data / flat
+        excluded = _excluded(draft, references, options)
+    if options.user_mask is not None:
+        mask = _read_mask(options.user_mask)
+    elif whole is not None:
+        layers = whole.reshape(-1, *whole.shape[-2:])
+        each = np.stack(
+            [
+                background_pixels(one, options.n_sigma, options.fit_histogram, out)
+                for one, out in zip(layers, excluded.reshape(layers.shape), strict=True)
+            ]
+        )
+        mask = each if by_integration and whole.ndim == 3 else np.logical_and.reduce(each, axis=0)
+    scene = _scene(product, whole, mask) if options.background_method == "median_image" else None
+    model = _model(product, options)
+    backgrounds = np.zeros_like(product.data) if options.save_background else None
+    if isinstance(product, Ramp):
+        data = clean_ramps(product.data, product.groupdq, mask, model, flat, scene, backgrounds)
+    else:
+        data = clean_images(product.data, mask, model, flat, scene, backgrounds)
+    last = (data - product.data)[..., -1, :, :]
+    log.info(
+        "clean_flicker_noise: %.3g %s rms removed, %.1f %% of the pixels are background",
+        np.nanstd(last),
+        "DN" if isinstance(product, Ramp) else product.header.get("BUNIT", "DN/s"),
+        100 * mask.mean(),
+    )
+    side = dict(product.side)
+    if options.save_mask:
+        side["mask"] = _side(product, mask.astype(np.float32))
+    if backgrounds is not None:
+        side["flicker_bkg"] = _side(product, backgrounds)
+    if options.save_noise:
+        side["flicker_noise"] = _side(product, data - product.data)
+    return product.with_(data=data, side=side)
+
+
+def _require_known(product: Ramp | Image, options: CleanFlickerNoiseOptions) -> str:
+    exp_type = product.header.require("EXP_TYPE")
     if exp_type.startswith("MIR") and exp_type != "MIR_IMAGE":
         raise StepSkipped(f"not for {exp_type}")
-    subarray = header.subarray
-    gain, readnoise = references.array("gain", "SCI", subarray), references.array("readnoise", "SCI", subarray)
-    if gain is None or readnoise is None:
-        raise ReferenceNotFound("clean_flicker_noise needs a GAIN and a READNOISE reference file")
-    timing = Timing(*header.require("TFRAME", "TGROUP", "NFRAMES"))
-    rate, rateints = fit_ramps(
-        ramp.data, ramp.groupdq, ramp.pixeldq, gain, readnoise, timing, ramp.average_dark_current, ramp.zeroframe
-    )
-    flat = _flat(ramp, references) if options.apply_flat_field else None
-    draft = rate.data if options.single_mask else rateints.data
-    if flat is not None:
-        draft = draft / flat
-    if options.single_mask:
-        mask = background_pixels(draft, options.n_sigma)
-    else:
-        mask = np.stack([background_pixels(one, options.n_sigma) for one in draft])
-    data = clean(
-        ramp.data,
-        ramp.groupdq,
-        mask,
-        0 if exp_type.startswith("MIR") else abs(slow_axis) - 1,
-        options.background_method,
-        options.background_box_size,
-        options.n_sigma,
-        options.fit_by_channel and header.get("SUBARRAY") == "FULL" and not exp_type.startswith("MIR"),
-        flat,
-    )
-    removed = np.std(data[:, -1] - ramp.data[:, -1]) if ramp.data.shape[1] > 1 else 0.0
-    log.info(
-        "clean_flicker_noise: %.3g DN rms removed, %.1f %% of the pixels are background", removed, 100 * mask.mean()
-    )
-    return ramp.with_(data=data)
+    if options.fit_method == "fft" and exp_type not in FFT_TYPES:
+        raise StepSkipped(f"fit_method=fft is for {', '.join(FFT_TYPES)}, not for {exp_type}")
+    if options.background_method == "median_image" and (product.data.ndim < 3 or len(product.data) < 2):
+        raise StepSkipped("background_method=median_image needs two integrations or more")
+    return exp_type
 
 
-def _flat(ramp: Ramp, references: References) -> np.ndarray:
-    flat = references.array("flat", "SCI", ramp.header.subarray)
+def _flat(product: Ramp | Image, references: References) -> np.ndarray | None:
+    flat = references.array("flat", "SCI", product.header.subarray)
     if flat is None:
+        log.warning("clean_flicker_noise: no FLAT reference file matches this exposure; the fit goes without")
+        return None
+    return fill_flat(flat)
+
+
+def _model(product: Ramp | Image, options: CleanFlickerNoiseOptions) -> Model:
+    exp_type, slow_axis, detector, subarray = product.header.require("EXP_TYPE", "SLOWAXIS", "DETECTOR", "SUBARRAY")
+    miri = exp_type.startswith("MIR")
+    background = {"model": "smooth", "median": "median"}.get(options.background_method or "none", "none")
+    return Model(
+        method=options.fit_method,
+        # MIRI has no 1/f noise of this kind, but columns that flicker.
+        fast_axis=0 if miri else abs(slow_axis) - 1,
+        background=background,
+        box_size=options.background_box_size,
+        n_sigma=options.n_sigma,
+        by_amplifier=options.fit_by_channel and subarray == "FULL" and not miri,
+        slow=SLOW_OF_ALL_SLITS if subarray == "ALLSLITS" else SLOW,
+        flipped=detector == "NRS2",
+    )
+
+
+def _choose(
+    product: Ramp | Image, references: References, options: CleanFlickerNoiseOptions, flat: np.ndarray | None
+) -> CleanFlickerNoiseOptions:
+    rate = _draft(product, references, False).data
+    if rate.ndim == 3:
+        rate = np.nanmean(rate, axis=0)
+    instrument, slow_axis = product.header.require("INSTRUME", "SLOWAXIS")
+    assert instrument in LIMITS
+    chosen = choose_parameters(rate, abs(slow_axis), instrument, flat)
+    method = "model" if chosen["background"] == "smooth" else "median"
+    log.info(
+        "clean_flicker_noise: chosen for this image: background_method=%s, fit_by_channel=%s, apply_flat_field=%s",
+        method,
+        chosen["by_amplifier"],
+        flat is not None,
+    )
+    return options.model_copy(
+        update={
+            "background_method": method,
+            "fit_by_channel": chosen["by_amplifier"],
+            "apply_flat_field": flat is not None,
+        }
+    )
+
+
+def _draft(product: Ramp | Image, references: References, by_integration: bool) -> Image:
+    """Count rates of the exposure, or of its integrations, at the defaults of the slope fit; of an image, itself."""
+    if isinstance(product, Image):
+        return product
+    rate, rateints, *_ = ramp_fit.fn(product, references, RampFitOptions())
+    if not by_integration:
+        return rate
+    return rateints if rateints is not None else rate.with_(data=rate.data[None], dq=rate.dq[None])
+
+
+def _excluded(draft: Image, references: References, options: CleanFlickerNoiseOptions) -> np.ndarray:
+    """Where sources are known to be, or nothing is seen (bool, like the image)."""
+    exp_type = draft.header.require("EXP_TYPE")
+    flags = np.zeros(draft.data.shape, np.uint32) if draft.dq is None else np.broadcast_to(draft.dq, draft.data.shape)
+    if not options.mask_science_regions:
+        return np.zeros(draft.data.shape, np.bool_)
+    if exp_type == "MIR_IMAGE":
+        flat_dq = references.dq("flat", draft.header.subarray)
+        if flat_dq is not None:
+            flags = flags | flat_dq
+        return (flags & (dq.PIXEL["DO_NOT_USE"] | dq.PIXEL["NON_SCIENCE"])) != 0
+    if exp_type.startswith("NRS") or exp_type == "NIS_SOSS":
         raise ProductError(
-            "clean_flicker_noise.apply_flat_field needs a FLAT reference file, but none matches; switch it off"
+            f"clean_flicker_noise.mask_science_regions is not known for {exp_type}; switch it off, or name a mask with "
+            "clean_flicker_noise.user_mask"
         )
-    good = np.isfinite(flat) & (flat != 0)
-    return np.where(good, flat, np.float32(np.median(flat[good])))
+    return np.zeros(draft.data.shape, np.bool_)
+
+
+def _read_mask(url: str) -> np.ndarray:
+    with fetched(url) as path:
+        return read_fits(path).require("SCI") != 0
+
+
+def _scene(product: Ramp | Image, rateints: np.ndarray | None, mask: np.ndarray) -> np.ndarray:
+    assert rateints is not None
+    source = None
+    if product.header["EXP_TYPE"] in VARYING_TYPES or product.header.get("TSOVISIT", False):
+        one = mask.all(axis=0) if mask.ndim == 3 else mask
+        source = ~one & np.isfinite(rateints).all(axis=0)
+    return scene_of_integrations(product.data, rateints, source)
+
+
+def _side(product: Ramp | Image, data: np.ndarray) -> Ramp | Image:
+    if data.ndim == 4:
+        return Ramp(
+            product.header,
+            data,
+            np.zeros(data.shape[-2:], np.uint32),
+            np.zeros(data.shape, np.uint8),
+            recipe=product.recipe,
+        )
+    return Image(product.header, data, np.zeros_like(data), np.zeros(data.shape, np.uint32), recipe=product.recipe)

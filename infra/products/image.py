@@ -35,6 +35,8 @@ class Image:
         Table HDRTAB of a mosaic: the keywords of each image that went into it, a row each.
     recipe : mapping
         What the steps did: step -> status, options, references.
+    side : mapping
+        Products that steps made beside this one on request, suffix -> product; they get files of their own.
     """
 
     header: Header
@@ -51,6 +53,7 @@ class Image:
     int_times: np.ndarray | None = None
     hdrtab: np.ndarray | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    side: Mapping[str, Any] = field(default_factory=dict)
 
     with_ = replace
 
@@ -95,7 +98,7 @@ def read_image(path: str | Path) -> Image:
         planes[field_name] = None if array is None else array.astype(dtype, copy=False)
     if planes["err"] is None:
         planes["err"] = np.full(data.shape, np.nan, np.float32)
-    tables = {field_name: contents.get(field_name.upper()) for field_name in _TABLES}
+    tables: dict[str, Any] = {field_name: contents.get(field_name.upper()) for field_name in _TABLES}
     return Image(header=contents.header, wcs=contents.wcs, recipe=contents.recipe, **planes, **tables)
 
 
