@@ -9,10 +9,8 @@ An exposure that fits in memory is one block, and nothing of this happens.
 """
 
 import logging
-import os
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -160,13 +158,3 @@ def rescale(step: Any, rate: Image, references: References, options: Options) ->
             done = one
     assert done is not None
     return done.with_(**planes)
-
-
-def resident_memory() -> int:
-    """What this process has in memory now [byte]."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

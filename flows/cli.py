@@ -3,9 +3,11 @@
 import importlib
 import json
 import os
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, Group, Parameter
 from rich.console import Console
@@ -56,6 +58,29 @@ Crds = Annotated[
 Verbose = Annotated[bool, Parameter(name=["-v", "--verbose"], negative="", help="every log line")]
 Out = Annotated[str, Parameter(name=["-o", "--out"], help="folder or URL for the products; made if it is not there")]
 
+
+def _bytes(kind: Any, tokens: Sequence[Any]) -> float:
+    """A size such as 4GB, 1.5GiB or 900MB, in bytes; a number alone is in GB."""
+    found = re.fullmatch(r"([0-9.]+) *(?:([kMGT]?)(i?)B?)", tokens[0].value.strip(), re.IGNORECASE)
+    try:
+        number = float(found[1]) if found else 0.0
+    except ValueError:
+        number = 0.0
+    if found is None or not number > 0:
+        raise ValueError(f"expected a size such as 4GB or 900MB, but got {tokens[0].value!r}")
+    prefix = found[2].upper() or "G"
+    return number * (1024 if found[3] else 1000) ** ("KMGT".index(prefix) + 1)
+
+
+Memory = Annotated[
+    float | None,
+    Parameter(
+        converter=_bytes,
+        help="memory for all at the same time, such as 4GB; exposures that need more are calibrated in blocks of "
+        "integrations; default: what is free",
+    ),
+]
+
 STAGES = Literal["detector1", "dark", "guider", "image2", "image3", "spec2", "spec3"]
 
 
@@ -82,9 +107,7 @@ def run(
             help="where products are made: threads, processes, dask, dask:ADDRESS or pool:NAME (a Prefect work pool)"
         ),
     ] = "threads",
-    memory: Annotated[
-        float | None, Parameter(help="memory for all at the same time [GB]; default: what is free")
-    ] = None,
+    memory: Memory = None,
     timeout: Annotated[
         float | None, Parameter(help="longest time for one product [s]; engines of other processes than this")
     ] = None,
@@ -111,7 +134,7 @@ def run(
 
     options = {
         "engine": engine,
-        "memory": None if memory is None else memory * 1e9,
+        "memory": memory,
         "timeout": timeout,
         "on_failure": on_failure,
         "missing_members": missing_members,
@@ -159,6 +182,7 @@ def stage(
     parameter: Assignments = (),  # type: ignore[assignment]
     parameters: ParameterFile = None,
     crds: Crds = None,
+    memory: Memory = None,
     verbose: Verbose = False,
 ) -> int:
     """Run one stage alone on each input: a product, or an association. An input that fails does not stop the others."""
@@ -167,11 +191,12 @@ def stage(
     with console.status("starting"):
         # Only this one: all of them take half a second more.
         flow = getattr(importlib.import_module(f"flows.{name}"), name)
+        room = _room(name, memory)
 
     codes = set()
     for url in inputs:
         try:
-            for made in flow(url, out, overrides):
+            for made in flow(url, out, overrides, **room):
                 print(made)
         except Exception as error:
             codes.add(_report_error(error, verbose))
@@ -296,6 +321,16 @@ def _start(crds: str | None, verbose: bool, out: str | None) -> None:
     if crds is not None:
         os.environ["CRDS_PATH"] = str(Path(crds).resolve())
     show_logs(console, verbose)
+
+
+def _room(stage: str, memory: float | None) -> dict[str, Any]:
+    """What a stage that runs alone may take, as arguments of its flow."""
+    if stage not in ("detector1", "dark"):
+        return {}
+    from infra.machine import available_memory, cores, resident_memory
+
+    left = available_memory() if memory is None else memory - resident_memory()
+    return {"memory": left, "cores": cores()} if stage == "detector1" else {"memory": left}
 
 
 def _overrides(file: Path | None, words: list[str]) -> dict[str, dict]:
