@@ -125,6 +125,7 @@ class FaultProxy:
                     code = b"SlowDown" if fault == "slow_down" else b"InternalError"
                     status = b"503 Slow Down" if fault == "slow_down" else b"500 Internal Server Error"
                     text = b"<Error><Code>" + code + b"</Code><Message>reduce your request rate</Message></Error>"
+                    text = b"" if line.startswith("HEAD") else text
                     client.sendall(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, len(text)) + text)
                     continue
                 answer_head, answer = self._ask(head, body, line.startswith("HEAD"))
@@ -133,7 +134,8 @@ class FaultProxy:
                 if fault == "stall":
                     time.sleep(0.3)
                 if fault == "cut_down":
-                    client.sendall(answer_head + answer[: len(answer) // 2])
+                    whole = answer_head + answer
+                    client.sendall(whole[: len(whole) // 2 if answer else len(answer_head) // 2])
                     return _reset(client)
                 if fault == "short" and line.startswith("GET") and answer:
                     # A wrong length in the head: for the client it looks whole.

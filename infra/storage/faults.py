@@ -70,6 +70,8 @@ class StorageError(Exception):
 class TransientStorageError(StorageError):
     """The same, where the store was asked several times and may answer later: the work is worth another attempt."""
 
+    transient = True
+
 
 class Damaged(Exception):
     """What came, or what was put, is not the whole file."""
@@ -126,7 +128,7 @@ def patiently(action: Callable[[], Answer], what: str) -> Answer:
         try:
             return action()
         except Exception as error:
-            if not is_transient(error):
+            if not is_transient(error) or isinstance(error, TransientStorageError):  # which was tried often already
                 raise
             attempt += 1
             waited = time.monotonic() - start

@@ -103,7 +103,7 @@ def download(url: str, info: Mapping[str, Any], target: Path) -> None:
         try:
             _download_blocks(system, path, url, size, part)
             damaged = _differs(system, path, info, _digest_of(part, size + 1))
-        except (Damaged, TransientStorageError):
+        except TransientStorageError:
             if version_of(system.info(path)) == version_of(info):
                 raise
             damaged = True
