@@ -102,7 +102,7 @@ def follow(nodes: Sequence[Row], plan: Sequence[Row] = ()) -> Callable[[Row], No
     nodes
         Rows with ``name``, ``stage`` and ``needs``.
     plan
-        Rows of the plan, shown as they are.
+        Rows of what is to be made, with ``reasons``, ``cpu_seconds`` and ``memory`` [bytes].
     """
     from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 
@@ -138,6 +138,22 @@ def follow(nodes: Sequence[Row], plan: Sequence[Row] = ()) -> Callable[[Row], No
         clock = time.monotonic()
 
     return ended
+
+
+def _plan(plan: Sequence[Row], nodes: int) -> str:
+    cpu, memory = (sum(row.get("cpu_seconds", 0) for row in plan), max(row.get("memory", 0) for row in plan))
+    head = f"{len(plan)} to make, {nodes - len(plan)} up to date; about {format_seconds(cpu)} of CPU, at most "
+    head += f"{memory / 1e9:.1f} GB for one.\n\n"
+    table = _table(
+        {
+            "product": row["name"],
+            "stage": row["stage"],
+            "why": "; ".join(row.get("reasons", ())),
+            "about": f"{format_seconds(row.get('cpu_seconds', 0))}, {row.get('memory', 0) / 1e9:.1f} GB",
+        }
+        for row in plan[:LISTED]
+    )
+    return head + table + (f"\n\n{len(plan) - LISTED} more" if len(plan) > LISTED else "")
 
 
 def show_summary(record: Mapping[str, Any]) -> None:
@@ -224,7 +240,7 @@ def _summary(record: Mapping[str, Any]) -> str:
 
 
 def _label_run(rows: Mapping[str, Row]) -> None:
-    """Give the flow run the tags of its program; how many observations it may name is bounded."""
+    """Give the flow run the name and tags of its program; how many observations it may name is bounded."""
     context = FlowRunContext.get()
     found: set[str] = set()
     for row in rows.values():
@@ -234,7 +250,8 @@ def _label_run(rows: Mapping[str, Row]) -> None:
     assert context is not None
     assert context.flow_run is not None
     with get_client(sync_client=True) as client:
-        client.update_flow_run(context.flow_run.id, tags=sorted({*context.flow_run.tags, *found}))
+        name = f"program {_program(rows)}" if _program(rows) else None
+        client.update_flow_run(context.flow_run.id, name=name, tags=sorted({*context.flow_run.tags, *found}))
 
 
 def _program(rows: Mapping[str, Row]) -> str:

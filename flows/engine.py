@@ -243,7 +243,7 @@ def observed_make(job: Job) -> Any:
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     node = job.node
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), tagged(node.name, node.reads, node.stage):
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         outcome = make(job)
     if outcome.state == "done":
         show_products(node.name, node.stage, outcome.products, job.output)
@@ -268,7 +268,12 @@ def outcome_of(result: Any) -> Outcome:
 def threads(slots: int) -> Iterator[Submit]:
     """Threads of this process; those of Prefect's task runner in a run that it watches. The kernels release the GIL."""
     if is_observed():
-        yield lambda job: make_task.submit(job).wrapped_future  # type: ignore[attr-defined]
+
+        def submit(job: Job) -> Future:
+            with tagged(job.node.name, job.node.reads, job.node.stage):
+                return make_task.submit(job).wrapped_future  # type: ignore[attr-defined]
+
+        yield submit
     else:
         with ThreadPoolExecutor(slots) as pool:
             yield lambda job: pool.submit(make, job)

@@ -26,6 +26,11 @@ def working_on(product: str) -> Iterator[None]:
         _product.reset(token)
 
 
+def product_at_work() -> str:
+    """The product that this is part of the work on; empty where none was named."""
+    return _product.get()
+
+
 def _name_the_product(record: logging.LogRecord) -> bool:
     record.product = _product.get()
     return True
