@@ -19,18 +19,17 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from prefect import tags
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.states import Failed
 
-from calibration import dq
 from flows.report_plots import Box, draw_graph, draw_labels, draw_picture, format_seconds, merge_alike
 from infra.credentials import hide_credentials
 from infra.errors import one_line
 from infra.observed import is_observed
-from infra.products.fits import Contents, read_fits
+from infra.products.figures import figures_of
+from infra.products.fits import read_fits
 from infra.products.names import stem_of, suffix_of
 from infra.storage.store import fetched, join
 
@@ -43,7 +42,6 @@ MERGED = 12  # from so many products on, the graph shows groups
 PREVIEWS = 400  # in a larger run only stages 2 and 3 of a program get previews: pages and database stay small
 PREVIEW_EDGE = 360  # [pixel]
 LISTED = 200  # rows of a table
-SAMPLE = 1 << 18  # pixels that a median is taken of
 
 WAITING = "waiting"
 
@@ -116,10 +114,8 @@ def follow(nodes: Sequence[Row], plan: Sequence[Row] = ()) -> Callable[[Row], No
     with _never_fails("the start of the run"):
         _label_run(rows)
         if plan:
-            text = _table(plan[:LISTED]) + (f"\n\n{len(plan) - LISTED} more" if len(plan) > LISTED else "")
-            create_markdown_artifact(
-                hide_credentials(text), key=f"{key}-plan", description="What this run does, and why"
-            )
+            text = hide_credentials(_plan(plan, len(rows)))
+            create_markdown_artifact(text, key=f"{key}-plan", description="What this run does, and why")
         shown["graph"] = create_markdown_artifact(
             _graph(rows), key=f"{key}-graph", description="Products and what each waits for"
         )
@@ -341,55 +337,6 @@ def _products(stage: str, products: Sequence[str], output: str) -> str:
     parts += [f"**Steps done**: {done}"] if done else []
     parts += ["**Steps left out**:\n\n" + "\n".join(left_out)] if left_out else []
     return "\n\n".join(part for part in parts if part)
-
-
-def figures_of(contents: Contents, suffix: str | None) -> dict[str, str]:
-    """Figures of a product that tell at a glance whether it is sound; medians are of a sample of its pixels.
-
-    Keys are words for a table head; the background is the median and the noise the scaled median absolute deviation.
-    """
-    header = contents.header
-    found: dict[str, str] = {}
-    for keyword, words in (("TARGNAME", "target"), ("FILTER", "filter"), ("PUPIL", "pupil")):
-        if header.get(keyword):
-            found[words] = str(header[keyword])
-    if header.get("EFFEXPTM"):
-        found["exposure time"] = format_seconds(float(header["EFFEXPTM"]))
-    slits = [ver for extname, ver in contents.cards if extname == "SCI"]
-    tables = [(extname, ver) for extname, ver in contents.arrays if extname in ("EXTRACT1D", "COMBINE1D")]
-    if tables:
-        found["spectra"] = str(sum(_rows_of_spectra(contents.arrays[key]) for key in tables))
-    elif len(slits) > 1:
-        found["slits"] = str(len(slits))
-    elif suffix == "segm":
-        found["sources"] = str(int(contents.require("SCI").max(initial=0)))
-    elif contents.get("SCI") is not None:
-        data = np.asarray(contents.require("SCI"))
-        flags = contents.get("DQ")
-        if flags is not None:
-            for words, bit in (
-                ("unusable", "DO_NOT_USE"),
-                ("hit by cosmic rays", "JUMP_DET"),
-                ("saturated", "SATURATED"),
-            ):
-                found[words] = f"{100 * np.count_nonzero(flags & dq.PIXEL[bit]) / max(flags.size, 1):.2f} %"
-            if flags.shape == data.shape:
-                data = np.where(flags & dq.PIXEL["DO_NOT_USE"], np.nan, data)
-        sample = data.ravel()[:: max(1, data.size // SAMPLE)]
-        sample = sample[np.isfinite(sample)]
-        unit = str(header.get("BUNIT", ""))
-        if sample.size:
-            level = float(np.median(sample))
-            found["background"] = f"{level:.4g} {unit}"
-            found["noise"] = f"{1.4826 * float(np.median(np.abs(sample - level))):.3g} {unit}"
-        else:
-            found["background"] = "no pixel has a value"
-    return found
-
-
-def _rows_of_spectra(table: np.ndarray) -> int:
-    """Spectra in one table: one for each row where the cells hold spectra, one in all where the rows are wavelengths."""
-    return len(table) if table.dtype["WAVELENGTH"].shape else 1
 
 
 # --- small things -----------------------------------------------------------------------------------------------------

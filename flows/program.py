@@ -23,6 +23,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from flows.artifacts import final_state, follow, show_summary
 from flows.engine import Limits, available_memory, execute, open_engine
 from flows.estimate import Estimate, estimate, rates, wall_time, work_of
 from flows.graph import Node, expand, find_exposures, gather, pipelines_of
@@ -208,13 +209,19 @@ def calibrate(
     estimates = {one["name"]: one for one in page["nodes"]}
     watcher = WATCHER.get()
     watcher(None, len(nodes))
+    tell_prefect = follow([asdict(node) for node in nodes], [one for one in page["nodes"] if not one["current"]])
+
+    def ended(node: Node, outcome: Outcome) -> None:
+        watcher(node, outcome)
+        tell_prefect({**asdict(node), **asdict(outcome)})
+
     limits = Limits(slots, available_memory() if memory is None else memory)
     with open_engine(engine, slots, timeout) as submit:
         outcomes = execute(
             list(scene.nodes.values()),
             submit,
             decider(scene, missing_members, {name: one["work"] for name, one in estimates.items()}),
-            watcher,
+            ended,
             limits,
             memory_of=lambda node: _memory_beside(estimates.get(node.name)),
             stop_on_failure=on_failure == "stop",
@@ -240,7 +247,8 @@ def calibrate(
     }
     write_text(join(output, "run.json"), json.dumps(record, indent=1))
     write_report(record, output, join(output, "report.html"), truth)
-    return record
+    show_summary(record)
+    return final_state(record)
 
 
 program = ObservedFlow(calibrate, "calweave_program", "program {output}")
@@ -352,7 +360,7 @@ def run_program(
     """Run a program from the command line, with a progress bar and a summary; returns the exit code."""
     with _progress(console):
         program.task_runner = ThreadPoolTaskRunner(max_workers=slots)  # type: ignore[assignment]
-        record = program(list(inputs), output, dict(overrides), slots, truth, **options)
+        record = program.result(list(inputs), output, dict(overrides), slots, truth, **options)
     return summarise(record, console)
 
 
