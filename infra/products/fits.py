@@ -82,9 +82,14 @@ class Contents:
             )
         return array
 
-    @cached_property
+    @property
     def tree(self) -> Mapping[str, Any]:
         """The tree of the ASDF extension; empty where there is none."""
+        return self._read[0]
+
+    @cached_property
+    def _read(self) -> tuple[Mapping[str, Any], Any]:
+        # With the file of the library: its tree makes objects as they are asked for, and only while the file lives.
         return _read_tree(self.extension)
 
     @property
@@ -455,11 +460,11 @@ def _extension_bytes(hdu: fits.BinTableHDU) -> bytes:
     return b"" if data is None or not len(data) else np.ascontiguousarray(data.field(0)).tobytes()
 
 
-def _read_tree(content: bytes) -> Mapping[str, Any]:
+def _read_tree(content: bytes) -> tuple[Mapping[str, Any], Any]:
     if not content:
-        return {}
+        return {}, None
     if content.startswith(_ASDF_START) and b"!" not in content[len(_ASDF_START) :]:
-        return yaml.load(content[len(_ASDF_START) :], Loader=yaml.CSafeLoader)
+        return yaml.load(content[len(_ASDF_START) :], Loader=yaml.CSafeLoader), None
     import asdf
 
     # A context copies the settings as they are: what the installed packages offer is then looked up once, not for each file.
@@ -468,4 +473,5 @@ def _read_tree(content: bytes) -> Mapping[str, Any]:
     # To validate what was validated when it was written takes half of the time that a read takes.
     with asdf.config_context() as config:
         config.validate_on_read = False
-        return asdf.open(io.BytesIO(content), lazy_load=False, memmap=False, lazy_tree=True).tree
+        file = asdf.open(io.BytesIO(content), lazy_load=False, memmap=False, lazy_tree=True)
+        return file.tree, file
