@@ -32,6 +32,15 @@ def prefect_backend():
         yield
 
 
+@pytest.fixture
+def without_server():
+    """Runs in this process report to no Prefect server, even where other tests of the session started one."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        yield
+
+
 @pytest.fixture(scope="session")
 def calweave_process(tmp_path_factory) -> Command:
     """Run the command line as a user does, in a process of its own: ``calweave_process("demo", "--out", folder)``."""
