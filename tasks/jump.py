@@ -31,8 +31,12 @@ class JumpOptions(BaseModel, frozen=True, extra="forbid"):
     )
     after_jump_flag_time2: float = Field(0.0, ge=0, description="for this long [s]")
     min_diffs_single_pass: int = Field(10, ge=2, description="differences from which on all are tested at once")
+    minimum_groups: int = Field(3, ge=2, description="least number of usable groups, but for clipping")
     minimum_sigclip_groups: int = Field(
         100, ge=2, description="integrations from which on differences are clipped over integrations"
+    )
+    only_use_ints: bool = Field(
+        True, description="clip a difference among the same one of all integrations; else all together, by groups"
     )
     expand_large_events: bool = Field(False, description="flag the reach of snowballs; near infrared")
     min_jump_area: float = Field(5.0, ge=0, description="least area of the jumps of a snowball, holes included [pixel]")
@@ -69,9 +73,8 @@ def jump(ramp: Ramp, references: References, options: JumpOptions) -> Ramp:
     if gain is None or readnoise is None:
         raise ReferenceNotFound("jump needs a GAIN and a READNOISE reference file, but none matches this exposure")
     group_time = ramp.header.require("TGROUP")
-    typical_gain = float(np.nanmedian(gain))
     aftermaths = tuple(
-        Aftermath(height * typical_gain, int(time // group_time))
+        Aftermath(height * float(np.nanmedian(gain)), int(time // group_time))
         for height, time in (
             (options.after_jump_flag_dn1, options.after_jump_flag_time1),
             (options.after_jump_flag_dn2, options.after_jump_flag_time2),
@@ -84,6 +87,8 @@ def jump(ramp: Ramp, references: References, options: JumpOptions) -> Ramp:
         options.three_group_rejection_threshold,
         options.min_diffs_single_pass,
         options.minimum_sigclip_groups,
+        options.only_use_ints,
+        options.minimum_groups,
         options.flag_4_neighbors,
         options.min_jump_to_flag_neighbors,
         options.max_jump_to_flag_neighbors,

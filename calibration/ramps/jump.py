@@ -6,9 +6,10 @@ it), until none fails. With many differences the median holds by itself and all 
 integrations, the same difference in all of them is sigma-clipped instead. Source: Anderson & Gordon 2011, PASP 123, 1237;
 JWST pipeline documentation, "jump".
 
-Few pixels are ever hit, and the range of the differences of a pixel bounds how far any can be from the median: the
-kernel looks at the extremes of all pixels first, and takes medians only where a hit is possible. The result is exactly
-that of taking them everywhere.
+Few pixels are ever hit, and the extremes, the mean and the scatter of the differences of a pixel bound how far any can be
+from the median: the kernel looks at these first, and takes medians only where a hit is possible. The result is exactly
+that of taking them everywhere. It works in strips of rows; a strip finds the hits of the rows next to it too, for their
+neighbours.
 """
 
 from dataclasses import dataclass
@@ -17,13 +18,16 @@ import numpy as np
 
 from calibration import dq
 from calibration.jit import kernel
+from calibration.strips import map_rows, rows_of, zeros
 
 _JUMP = dq.GROUP["JUMP_DET"]
 _DO_NOT_USE = dq.GROUP["DO_NOT_USE"]
 _UNUSABLE = dq.GROUP["SATURATED"] | dq.GROUP["DO_NOT_USE"]
 
 #: Differences that one block of pixels may hold, so that they stay in the cache.
-_BLOCK = 2**18
+_BLOCK = 2**16
+#: Up to the first number values are sorted by insertion, up to the second by their ranks.
+_FEW, _MANY = 24, 256
 #: Rounds of sigma clipping over integrations, as astropy's default.
 _CLIP_ROUNDS = 5
 
@@ -40,6 +44,11 @@ class Detection:
         From this number of usable differences on, all are tested at once.
     sigma_clip_integrations : int
         From this number of integrations on, differences are clipped over integrations.
+    same_group_only : bool
+        Whether a difference is clipped among the same one of all integrations; else among all differences, from
+        ``sigma_clip_integrations`` groups in the exposure on.
+    fewest_groups : int
+        With fewer usable groups there are no jumps, but by clipping.
     flag_neighbours : bool
         Whether the four neighbours of a jump between ``smallest`` and ``largest`` [sigma] are flagged too.
     """
@@ -49,6 +58,8 @@ class Detection:
     three_group_threshold: float = 6.0
     single_pass_differences: int = 10
     sigma_clip_integrations: int = 100
+    same_group_only: bool = True
+    fewest_groups: int = 3
     flag_neighbours: bool = True
     smallest: float = 10.0
     largest: float = 1000.0
@@ -107,23 +118,55 @@ def flag_jumps(
                 f"{name} must cover the detector area of data, {data.shape[-2:]}, but has the shape {array.shape}; "
                 "cut the reference to the subarray first"
             )
-    nints, ngroups = data.shape[:2]
-    flagged = groupdq.copy()
-    usable = ngroups - _count_lost_groups(groupdq)[0]
-    clip = nints >= detection.sigma_clip_integrations
-    if usable < 3 and not clip:
-        return flagged, 0
-    gain = np.where(gain > 0, gain, np.float32(np.nan)).astype(np.float32, copy=False)
-    variance = (readnoise.astype(np.float32) * gain).astype(np.float64) ** 2 / nframes
+    nints, ngroups, ny, _ = data.shape
+    lost = find_lost_groups(groupdq)
+    usable = ngroups - int(lost.sum(axis=1).max(initial=0))
+    clipped = nints if detection.same_group_only else int(np.count_nonzero(~lost))
+    clip = clipped >= detection.sigma_clip_integrations
+    search = usable >= detection.fewest_groups or clip
+    mode = 2 if clip else 1 if usable - 1 >= detection.single_pass_differences else 0
+    sets = nints if detection.same_group_only else nints * (ngroups - 1)
     thresholds = np.array([detection.three_group_threshold, detection.four_group_threshold, detection.threshold])
     neighbours = (detection.smallest, detection.largest) if detection.flag_neighbours else (np.inf, np.inf)
-    mode = 2 if clip else 1 if usable - 1 >= detection.single_pass_differences else 0
-    hits = _find(data, groupdq, gain, variance, mode, thresholds, *neighbours, flagged)
-    before = flagged.copy() if any(after.ngroups > 0 for after in aftermaths) else flagged
-    for after in aftermaths:
-        if after.ngroups > 0:
-            _flag_aftermath(data, groupdq, gain, before, after.height, after.ngroups, flagged)
-    return flagged, int(hits)
+    heights = np.array([after.height for after in aftermaths if after.ngroups > 0])
+    spoiled = np.array([after.ngroups for after in aftermaths if after.ngroups > 0], np.int64)
+    flagged = zeros(groupdq, groupdq.shape, np.uint8)
+
+    def work(rows: slice) -> int:
+        with_next = slice(max(rows.start - 1, 0), min(rows.stop + 1, ny))
+        (signal, first), (flags, _) = rows_of(data, with_next), rows_of(groupdq, with_next)
+        out, first_out = rows_of(flagged, rows)
+        out[:, :, rows.start - first_out : rows.stop - first_out] = flags[:, :, rows.start - first : rows.stop - first]
+        hits = 0
+        if search:
+            hits = _find(
+                rows.start, rows.stop, signal, flags, first, gain, readnoise, float(nframes), mode, sets, thresholds,
+                *neighbours, out, first_out,
+            )  # fmt: skip
+            if heights.size:
+                _flag_aftermath(
+                    rows.start, rows.stop, signal, flags, first, gain, heights, spoiled, out, first_out
+                )  # fmt: skip
+        if out is not flagged:
+            flagged[..., rows, :] = out
+        return hits
+
+    return flagged, int(sum(map_rows(work, data)))
+
+
+def find_lost_groups(groupdq: np.ndarray) -> np.ndarray:
+    """Groups that no pixel uses, (nints, ngroups) bool.
+
+    Parameters
+    ----------
+    groupdq : (nints, ngroups, ny, nx) uint8
+    """
+
+    def work(rows: slice) -> np.ndarray:
+        flags, first = rows_of(groupdq, rows)
+        return _find_lost_groups(flags, rows.start - first, rows.stop - first)
+
+    return np.logical_and.reduce(map_rows(work, groupdq))
 
 
 def count_usable_differences(groupdq: np.ndarray) -> int:
@@ -134,35 +177,41 @@ def count_usable_differences(groupdq: np.ndarray) -> int:
     groupdq : (nints, ngroups, ny, nx) uint8
     """
     nints, ngroups = groupdq.shape[:2]
-    return int(nints * (ngroups - 1) - _count_lost_groups(groupdq)[1])
+    return nints * (ngroups - 1) - int(np.count_nonzero(find_lost_groups(groupdq)))
 
 
 @kernel
-def _count_lost_groups(groupdq):
-    # The most groups that one integration lost altogether, and those that all of them lost.
-    nints, ngroups, ny, nx = groupdq.shape
-    most, total = 0, 0
+def _find_lost_groups(groupdq, start, stop):
+    nints, ngroups, _, nx = groupdq.shape
+    lost = np.ones((nints, ngroups), np.bool_)
     for i in range(nints):
-        lost = 0
         for g in range(ngroups):
-            all_lost = True
-            for y in range(ny):
+            for y in range(start, stop):
                 for x in range(nx):
                     if groupdq[i, g, y, x] & _DO_NOT_USE == 0:
-                        all_lost = False
+                        lost[i, g] = False
                         break
-                if not all_lost:
+                if not lost[i, g]:
                     break
-            lost += all_lost
-        most = max(most, lost)
-        total += lost
-    return most, total
+    return lost
 
 
 @kernel
-def _median(values, n):
-    """Median of the first ``n`` values; they are reordered."""
-    if n <= 24:
+def _sort(values, n):
+    if n > _MANY:
+        values[:n].sort()
+    elif n > _FEW:
+        # Each value goes to the place that its rank gives it: no branch depends on the values.
+        placed = np.full(n, np.float32(np.nan))
+        for j in range(n):
+            value, rank = values[j], np.int32(0)
+            for k in range(n):
+                rank += np.int32(values[k] < value)
+            while placed[rank] == value:
+                rank += 1
+            placed[rank] = value
+        values[:n] = placed
+    else:
         for j in range(1, n):
             value = values[j]
             k = j
@@ -170,6 +219,13 @@ def _median(values, n):
                 values[k] = values[k - 1]
                 k -= 1
             values[k] = value
+
+
+@kernel
+def _median(values, n):
+    """Median of the first ``n`` values; they are reordered."""
+    if n <= _MANY:
+        _sort(values, n)
         return 0.5 * (np.float64(values[(n - 1) // 2]) + np.float64(values[n // 2]))
     # Hoare's selection of the upper middle; what is below it then stands before it.
     middle = n // 2
@@ -202,29 +258,40 @@ def _median(values, n):
     return 0.5 * (lower + upper)
 
 
-# i = integration, g = group, k = difference of all integrations, y = row, x = column
+# i = integration, g = group, k = difference of all integrations, y = row of the detector, x = column
 @kernel
-def _find(data, groupdq, gain, variance, mode, thresholds, smallest, largest, flagged):
+def _find(
+    start_row, stop_row, data, groupdq, first, gain, readnoise, nframes, mode, sets, thresholds, smallest, largest,
+    flagged, first_out,
+):  # fmt: skip
     nints, ngroups, ny, nx = data.shape
     ndiffs = nints * (ngroups - 1)
-    width = min(nx, max(16, _BLOCK // ndiffs))
+    width = min(nx, max(64, _BLOCK // ndiffs))
     differences = np.empty((ndiffs, width), np.float32)
     previous = np.empty(width, np.float32)
     lowest, highest = np.empty(width, np.float32), np.empty(width, np.float32)
+    factor, variance, possible = np.empty(width, np.float32), np.empty(width), np.empty(width, np.bool_)
+    count, total, square = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
     one, work = np.empty(ndiffs, np.float32), np.empty(ndiffs, np.float32)
     is_jump = np.empty(ndiffs, np.bool_)
-    lenient = min(thresholds[0], thresholds[1], thresholds[2]) if mode == 0 else thresholds[2]
+    lenient = 0.9999 * (min(thresholds[0], thresholds[1], thresholds[2]) if mode == 0 else thresholds[2])
     not_a_number = np.float32(np.nan)
     hits = 0
-    for y in range(ny):
+    for y in range(first, first + ny):
+        own = start_row <= y < stop_row
         for start in range(0, nx, width):
             stop = min(nx, start + width)
             n = stop - start
+            for x in range(n):
+                gain_here = gain[y, start + x]
+                factor[x] = gain_here if gain_here > 0 else not_a_number
+                noise = np.float64(readnoise[y, start + x] * gain_here)
+                variance[x] = noise * noise / nframes
             lowest[:] = np.inf
             highest[:] = -np.inf
             for i in range(nints):
                 for g in range(ngroups):
-                    signal, flags, factor = data[i, g, y, start:stop], groupdq[i, g, y, start:stop], gain[y, start:stop]
+                    signal, flags = data[i, g, y - first, start:stop], groupdq[i, g, y - first, start:stop]
                     if g == 0:
                         for x in range(n):
                             previous[x] = not_a_number if flags[x] & _UNUSABLE else signal[x] * factor[x]
@@ -238,34 +305,65 @@ def _find(data, groupdq, gain, variance, mode, thresholds, smallest, largest, fl
                         size = abs(difference) if mode == 0 else difference
                         lowest[x] = size if size < lowest[x] else lowest[x]
                         highest[x] = size if size > highest[x] else highest[x]
+            _find_possible(differences, n, lowest, highest, variance, mode, lenient, count, total, square, possible)
             for x in range(n):
-                # The median is not nearer to 0 than this.
-                least = max(0.0, np.float64(lowest[x]), -np.float64(highest[x]))
-                spread = np.float64(highest[x]) - np.float64(lowest[x])
-                reach = lenient * np.sqrt(least + variance[y, start + x]) * 0.9999
-                if mode < 2 and not spread > reach:
+                if not possible[x]:
                     continue
                 for k in range(ndiffs):
                     one[k] = differences[k, x]
                     is_jump[k] = False
                 if mode == 0:
-                    found = _test_largest(one, work, variance[y, start + x], thresholds, is_jump)
+                    found = _test_largest(one, work, variance[x], thresholds, is_jump)
                 elif mode == 1:
-                    found = _test_all(one, work, variance[y, start + x], thresholds[2], is_jump)
+                    found = _test_all(one, work, variance[x], thresholds[2], is_jump)
                 else:
-                    found = _clip_integrations(one, work, nints, thresholds[2], is_jump)
+                    found = _clip_integrations(one, work, sets, thresholds[2], is_jump)
                 if found == 0:
                     continue
-                hits += found
+                hits += found if own else 0
                 middle = _signed_median(one, work)
-                sigma = np.sqrt(abs(middle) + variance[y, start + x])
+                sigma = np.sqrt(abs(middle) + variance[x])
                 for k in range(ndiffs):
                     if is_jump[k]:
                         i, g = k // (ngroups - 1), k % (ngroups - 1) + 1
-                        flagged[i, g, y, start + x] |= _JUMP
+                        if own:
+                            flagged[i, g, y - first_out, start + x] |= _JUMP
                         if smallest * sigma < abs(np.float64(one[k]) - middle) < largest * sigma:
-                            _flag_neighbours(groupdq[i, g], flagged[i, g], y, start + x)
+                            for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+                                inside = start_row <= v < stop_row and 0 <= start + u < nx
+                                if inside and groupdq[i, g, v - first, start + u] & _UNUSABLE == 0:
+                                    flagged[i, g, v - first_out, start + u] |= _JUMP
     return hits
+
+
+@kernel
+def _find_possible(differences, width, lowest, highest, variance, mode, threshold, count, total, square, possible):
+    """Whether any difference may be that far from the median: it is within a standard deviation of the mean.
+
+    The largest difference takes no part in mode 0, as in ``_test_largest``. Sums are those of what is above ``lowest``.
+    """
+    count[:] = 0
+    total[:] = 0
+    square[:] = 0
+    for k in range(differences.shape[0]):
+        row = differences[k]
+        for x in range(width):
+            value = abs(row[x]) if mode == 0 else row[x]
+            takes_part = value < highest[x] if mode == 0 else value <= highest[x]
+            above = value - lowest[x] if takes_part else np.float32(0)
+            count[x] += np.float32(1) if takes_part else np.float32(0)
+            total[x] += above
+            square[x] += above * above
+    for x in range(width):
+        low, high, n = np.float64(lowest[x]), np.float64(highest[x]), max(np.float64(count[x]), 1.0)
+        above = total[x] / n
+        # Widened by what float32 may have lost.
+        deviation = 1.001 * np.sqrt(max(square[x] / n - above * above, 0.0)) + 1e-5 * (abs(low) + abs(high))
+        least, most = low + above - deviation, low + above + deviation
+        reach = max(high - least, most - low)
+        sigma = np.sqrt(max(0.0, least, -most) + variance[x])
+        # A comparison with NaN, from an infinite sample, rules nothing out.
+        possible[x] = mode == 2 or (high > low and (n < 4 or not reach <= threshold * sigma))
 
 
 @kernel
@@ -293,42 +391,42 @@ def _test_all(one, work, variance, threshold, is_jump):
 
 @kernel
 def _test_largest(one, work, variance, thresholds, is_jump):
-    found = 0
-    while True:
-        usable, largest = 0, -1.0
-        for k in range(one.size):
-            if not is_jump[k] and not np.isnan(one[k]):
-                usable += 1
-                largest = max(largest, abs(np.float64(one[k])))
-        if usable < 2:
-            return found
-        n, least = 0, np.inf
-        for k in range(one.size):
-            if not is_jump[k] and not np.isnan(one[k]):
-                size = abs(one[k])
-                least = min(least, np.float64(size))
-                if usable < 4 or np.float64(size) != largest:
-                    work[n] = size
-                    n += 1
-        if n == 0:
-            return found
-        middle = least if usable == 2 else _median(work, n)
+    # What is left is a stretch of the ordered sizes: each round takes one from an end, and all that are as large.
+    n = 0
+    for k in range(one.size):
+        if not np.isnan(one[k]):
+            work[n] = abs(one[k])
+            n += 1
+    _sort(work, n)
+    start, stop = 0, n
+    while stop - start >= 2:
+        usable = stop - start
+        last = stop
+        while usable >= 4 and last > start and work[last - 1] == work[stop - 1]:
+            last -= 1
+        if last == start:
+            break
+        lower, upper = np.float64(work[(start + last - 1) // 2]), np.float64(work[(start + last) // 2])
+        middle = np.float64(work[start]) if usable == 2 else 0.5 * (lower + upper)
+        above, below = np.float64(work[stop - 1]) - middle, middle - np.float64(work[start])
         sigma = np.sqrt(middle + variance)
-        threshold = thresholds[min(usable, 4) - 2]
-        worst = 0.0
-        for k in range(one.size):
-            if not is_jump[k] and not np.isnan(one[k]):
-                worst = max(worst, abs(abs(np.float64(one[k])) - middle))
-        if not (sigma > 0 and worst / sigma > threshold):
-            return found
-        for k in range(one.size):
-            if not is_jump[k] and abs(abs(np.float64(one[k])) - middle) == worst:
-                is_jump[k] = True
-                found += 1
+        if not (sigma > 0 and max(above, below) / sigma > thresholds[min(usable, 4) - 2]):
+            break
+        largest, smallest = work[stop - 1], work[start]
+        while above >= below and stop > start and work[stop - 1] == largest:
+            stop -= 1
+        while below >= above and start < stop and work[start] == smallest:
+            start += 1
+    for k in range(one.size):
+        size = abs(one[k])
+        is_jump[k] = stop == start or size > work[stop - 1] or size < work[start]
+        is_jump[k] &= not np.isnan(size)
+    return n - (stop - start)
 
 
 @kernel
 def _clip_integrations(one, work, nints, threshold, is_jump):
+    """Each of the ``one.size / nints`` differences of an integration, clipped over ``nints`` of them."""
     ndiffs = one.size // nints
     found = 0
     for d in range(ndiffs):
@@ -361,35 +459,32 @@ def _clip_integrations(one, work, nints, threshold, is_jump):
 
 
 @kernel
-def _flag_neighbours(groupdq, flagged, y, x):
-    ny, nx = groupdq.shape
-    for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
-        if 0 <= v < ny and 0 <= u < nx and groupdq[v, u] & _UNUSABLE == 0:
-            flagged[v, u] |= _JUMP
-
-
-@kernel
-def _flag_aftermath(data, groupdq, gain, before, height, ngroups_after, flagged):
-    nints, ngroups, ny, nx = data.shape
+def _flag_aftermath(
+    start_row, stop_row, data, groupdq, first, gain, heights, ngroups_after, flagged, first_out
+):  # fmt: skip
+    nints, ngroups, _, nx = data.shape
     one, work = np.empty(nints * (ngroups - 1), np.float32), np.empty(nints * (ngroups - 1), np.float32)
-    for y in range(ny):
+    is_jump = np.empty(nints * (ngroups - 1), np.bool_)
+    for y in range(start_row, stop_row):
         for x in range(nx):
             hit = False
             for i in range(nints):
                 for g in range(1, ngroups):
-                    hit |= before[i, g, y, x] & _JUMP != 0
-            if not hit:
+                    is_jump[i * (ngroups - 1) + g - 1] = flagged[i, g, y - first_out, x] & _JUMP != 0
+                    hit |= flagged[i, g, y - first_out, x] & _JUMP != 0
+            if not (hit and gain[y, x] > 0):
                 continue
             for i in range(nints):
                 for g in range(1, ngroups):
-                    spoiled = (groupdq[i, g, y, x] | groupdq[i, g - 1, y, x]) & _UNUSABLE != 0
-                    rise = data[i, g, y, x] * gain[y, x] - data[i, g - 1, y, x] * gain[y, x]
+                    spoiled = (groupdq[i, g, y - first, x] | groupdq[i, g - 1, y - first, x]) & _UNUSABLE != 0
+                    rise = data[i, g, y - first, x] * gain[y, x] - data[i, g - 1, y - first, x] * gain[y, x]
                     one[i * (ngroups - 1) + g - 1] = np.float32(np.nan) if spoiled else rise
             middle = _signed_median(one, work)
             for i in range(nints):
                 for g in range(1, ngroups):
-                    is_high = np.float64(one[i * (ngroups - 1) + g - 1]) - middle >= height
-                    if is_high and before[i, g, y, x] & _JUMP:
-                        for after in range(g + 1, min(ngroups, g + ngroups_after + 1)):
-                            if groupdq[i, after, y, x] & _UNUSABLE == 0:
-                                flagged[i, after, y, x] |= _JUMP
+                    k = i * (ngroups - 1) + g - 1
+                    for n in range(heights.size):
+                        if is_jump[k] and np.float64(one[k]) - middle >= heights[n]:
+                            for after in range(g + 1, min(ngroups, g + ngroups_after[n] + 1)):
+                                if groupdq[i, after, y - first, x] & _UNUSABLE == 0:
+                                    flagged[i, after, y - first_out, x] |= _JUMP

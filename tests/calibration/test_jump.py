@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration import dq
-from calibration.ramps.jump import Aftermath, Detection, flag_bad_gain, flag_jumps
+from calibration.ramps.jump import Aftermath, Detection, _sort, flag_bad_gain, flag_jumps
+from calibration.strips import threads
+from infra.products.stored import store
 
 JUMP, SATURATED, DO_NOT_USE = (dq.GROUP[name] for name in ("JUMP_DET", "SATURATED", "DO_NOT_USE"))
 ALONE = Detection(flag_neighbours=False)
@@ -50,7 +52,7 @@ def flag(data, groupdq=None, readnoise=10.0, **options):
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32), nints=st.integers(1, 2), ngroups=st.integers(3, 14))
+@given(seed=st.integers(0, 2**32), nints=st.sampled_from([1, 2, 9]), ngroups=st.integers(3, 14))
 def test_agrees_with_the_definition(seed, nints, ngroups):
     rng = np.random.default_rng(seed)
     shape = (nints, ngroups, 5, 6)
@@ -119,6 +121,58 @@ def test_with_many_integrations_each_difference_is_compared_with_itself():
     flagged, _ = flag(data, detection=ALONE)
     assert flagged[60, 1, 0, 0] == JUMP
     assert np.count_nonzero(flagged[:, 2]) < 4
+
+
+def test_all_differences_of_an_exposure_can_be_clipped_together():
+    rng = np.random.default_rng(7)
+    data = np.cumsum(rng.normal(50, 3, (20, 26, 1, 1)), axis=1).astype(np.float32)
+    data[:, 13:] += 300  # the same in all integrations: found only where all differences are compared
+    together = Detection(flag_neighbours=False, same_group_only=False)
+    flagged, hits = flag(data, detection=together)
+    assert (flagged[:, 13] & JUMP != 0).all()
+    assert 20 <= hits <= 24
+    assert flag(data[:16].copy(), detection=Detection(sigma_clip_integrations=16, flag_neighbours=False))[1] < 4
+
+
+def test_with_fewer_groups_than_asked_for_there_are_no_jumps():
+    data = np.zeros((1, 5, 1, 1), np.float32)
+    data[0, 2:] = 500
+    assert flag(data, detection=Detection(fewest_groups=5))[1] == 1
+    assert flag(data, detection=Detection(fewest_groups=6))[1] == 0
+
+
+def test_it_does_not_matter_how_the_rows_are_cut():
+    rng = np.random.default_rng(17)
+    shape = (2, 6, 23, 7)
+    data = np.cumsum(rng.normal(20, 12, shape) + 300 * (rng.random(shape) < 0.05), axis=1).astype(np.float32)
+    groupdq = np.where(rng.random(shape) < 0.05, SATURATED, np.uint8(0))
+    options = {"aftermaths": (Aftermath(200, 1), Aftermath(280, 2))}
+    expected, hits = flag(data, groupdq, **options)
+    assert hits > 20
+    with threads(3):
+        flagged, again = flag(data, groupdq, **options)
+    np.testing.assert_array_equal(flagged, expected)
+    ones = np.ones(shape[2:], np.float32)
+    on_disk = store(shape, np.float32, 5), store(shape, np.uint8, 5)
+    on_disk[0][:], on_disk[1][:] = data, groupdq
+    flagged, from_disk = flag_jumps(*on_disk, ones, 10 * ones, 1, **options)
+    np.testing.assert_array_equal(flagged[:], expected)
+    assert again == from_disk == hits
+
+
+@pytest.mark.parametrize("n", [0, 1, 24, 25, 80, 256, 300])
+def test_a_sort_sorts(n):
+    values = np.random.default_rng(n).integers(0, 50, n + 2).astype(np.float32)
+    expected = [*np.sort(values[:n]), *values[n:]]
+    _sort(values, n)
+    assert values.tolist() == expected
+
+
+def test_an_infinite_sample_hides_no_hit():
+    data = np.zeros((1, 8, 1, 1), np.float32)
+    data[0, 3:] = 500
+    data[0, 7] = np.inf
+    assert flag(data)[0][0, 3, 0, 0] == JUMP
 
 
 def test_fewer_than_three_usable_groups_tell_nothing():
