@@ -307,6 +307,58 @@ def pack(
     return DONE
 
 
+automate = Group("On a schedule", sort_key=3)
+
+Programs = Annotated[
+    str,
+    Parameter(name="INPUT", help="folder or URL of a program; 'FOLDER/*' (in quotes): each folder in it is a program"),
+]
+Cron = Annotated[str, Parameter(help="when programs are brought up to date: minute, hour, day, month, weekday (UTC)")]
+
+
+@app.command(group=automate)
+def deploy(
+    source: Programs,
+    /,
+    *,
+    out: Out,
+    pool: Annotated[str, Parameter(help="work pool; made if it is not there")] = "calweave",
+    kind: Annotated[
+        Literal["process", "kubernetes", "ecs"],
+        Parameter(help="what its workers start: a process or a job of a cluster"),
+    ] = "process",
+    cron: Cron = "0 3 * * *",
+    verbose: Verbose = False,
+) -> int:
+    """Register the scheduled runs with a Prefect server (PREFECT_API_URL), for workers of a work pool to run.
+
+    Registers the program (or all programs of a folder) on the schedule, a look for new reference files every hour, and the
+    campaign. Credentials belong into the environment of the workers or the secrets of the cluster.
+    """
+    _start(None, verbose, None)
+    from flows.deploy import register
+
+    return register(source, out, cron, pool, kind, console)
+
+
+@app.command(group=automate)
+def serve(
+    source: Programs,
+    /,
+    *,
+    out: Out,
+    cron: Cron = "0 3 * * *",
+    limit: Annotated[int, Parameter(help="runs at the same time")] = 1,
+    crds: Crds = None,
+    verbose: Verbose = False,
+) -> int:
+    """Serve the scheduled runs from this machine, without a work pool, until Ctrl-C; it needs a Prefect server."""
+    _start(crds, verbose, None)
+    from flows.deploy import serve_here
+
+    return serve_here(source, out, cron, limit, console)
+
+
 app.command("flows.asn:app", name="asn", group=prepare, help="Make, explain, compare and edit associations.")
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from prefect import serve
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from rich.console import Console
 from rich.table import Table
@@ -55,10 +57,15 @@ def _deployment(entry: Mapping[str, Any], pool: str | None) -> RunnerDeployment:
         description=entry["description"],
         tags=entry["tags"],
         parameters=entry.get("parameters", {}),
-        schedules=entry.get("schedules", []),
+        schedules=[_schedule(one) for one in entry.get("schedules", [])],
         concurrency_limit=ConcurrencyLimitConfig(**limit) if (limit := entry.get("concurrency_limit")) else None,
         **where,
     )
+
+
+def _schedule(entry: Mapping[str, Any]) -> DeploymentScheduleCreate:
+    when = CronSchedule(cron=entry["cron"], timezone=entry["timezone"])
+    return DeploymentScheduleCreate(schedule=when, active=entry["active"], slug=entry["slug"])
 
 
 def register(source: str, output: str, cron: str, pool: str, kind: str, console: Console) -> int:
