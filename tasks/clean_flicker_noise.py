@@ -1,6 +1,7 @@
 """Remove 1/f noise of the readout, from ramps or from images of count rates."""
 
 import logging
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -10,15 +11,18 @@ from calibration import dq
 from calibration.ramps.flicker_noise import (
     LIMITS,
     Model,
+    Scene,
     background_pixels,
     choose_parameters,
     clean_images,
     clean_ramps,
     fill_flat,
+    light_of,
     scene_of_integrations,
 )
+from calibration.strips import zeros
 from infra.products.fits import read_fits
-from infra.products.header import ProductError
+from infra.products.header import Header, ProductError
 from infra.products.image import Image
 from infra.products.ramp import Ramp
 from infra.references.content import References
@@ -80,33 +84,29 @@ def clean_flicker_noise(
     if automatic:
         options = _choose(product, references, options, flat)
     by_integration = not options.single_mask or options.background_method == "median_image"
-    whole: np.ndarray | None = None  # count rates of the integrations
+    draft = None
     if options.user_mask is None or options.background_method == "median_image":
         draft = _draft(product, references, by_integration)
-        whole = draft.data if flat is None else draft.data / flat
-        excluded = _excluded(draft, references, options)
     if options.user_mask is not None:
         mask = _read_mask(options.user_mask)
-    elif whole is not None:
-        layers = whole.reshape(-1, *whole.shape[-2:])
-        each = np.stack(
-            [
-                background_pixels(one, options.n_sigma, options.fit_histogram, out)
-                for one, out in zip(layers, excluded.reshape(layers.shape), strict=True)
-            ]
-        )
-        mask = each if by_integration and whole.ndim == 3 else np.logical_and.reduce(each, axis=0)
-    scene = _scene(product, whole, mask) if options.background_method == "median_image" else None
+    else:
+        assert draft is not None
+        mask = _mask(draft, references, options, flat, by_integration)
+    scene = None
+    if options.background_method == "median_image":
+        assert draft is not None
+        scene = _scene(product, draft, mask, flat)
     model = _model(product, options)
-    backgrounds = np.zeros_like(product.data) if options.save_background else None
+    backgrounds = zeros(product.data, product.data.shape, np.float32) if options.save_background else None
     if isinstance(product, Ramp):
         data = clean_ramps(product.data, product.groupdq, mask, model, flat, scene, backgrounds)
     else:
         data = clean_images(product.data, mask, model, flat, scene, backgrounds)
-    last = (data - product.data)[..., -1, :, :]
+    first = np.s_[:] if data.ndim == 2 else 0
+    removed = (data[first] - product.data[first]).reshape(-1, *data.shape[-2:])[-1]
     log.info(
         "clean_flicker_noise: %.3g %s rms removed, %.1f %% of the pixels are background",
-        np.nanstd(last),
+        np.nanstd(removed),
         "DN" if isinstance(product, Ramp) else product.header.get("BUNIT", "DN/s"),
         100 * mask.mean(),
     )
@@ -116,7 +116,7 @@ def clean_flicker_noise(
     if backgrounds is not None:
         side["flicker_bkg"] = _side(product, backgrounds)
     if options.save_noise:
-        side["flicker_noise"] = _side(product, data - product.data)
+        side["flicker_noise"] = _side(product, _difference(data, product.data))
     return product.with_(data=data, side=side)
 
 
@@ -186,19 +186,45 @@ def _draft(product: Ramp | Image, references: References, by_integration: bool) 
     if isinstance(product, Image):
         return product
     rate, rateints, *_ = ramp_fit.fn(product, references, RampFitOptions())
-    if not by_integration:
-        return rate
-    return rateints if rateints is not None else rate.with_(data=rate.data[None], dq=rate.dq[None])
+    return rateints if by_integration and rateints is not None else rate
 
 
-def _excluded(draft: Image, references: References, options: CleanFlickerNoiseOptions) -> np.ndarray:
-    """Where sources are known to be, or nothing is seen (bool, like the image)."""
-    exp_type = draft.header.require("EXP_TYPE")
-    flags = np.zeros(draft.data.shape, np.uint32) if draft.dq is None else np.broadcast_to(draft.dq, draft.data.shape)
+def _layers(image: Image, flat: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Count rates over the flat and flags of each integration, or of the one image."""
+    for i in range(image.data.shape[0] if image.data.ndim == 3 else 1):
+        rate = image.data[i] if image.data.ndim == 3 else image.data
+        flags = image.dq[i] if image.dq is not None and image.dq.ndim == 3 else image.dq
+        yield rate if flat is None else rate / flat, flags
+
+
+def _mask(
+    draft: Image,
+    references: References,
+    options: CleanFlickerNoiseOptions,
+    flat: np.ndarray | None,
+    by_integration: bool,
+) -> np.ndarray:
+    each = np.stack(
+        [
+            background_pixels(
+                rate, options.n_sigma, options.fit_histogram, _excluded(draft.header, flags, references, options)
+            )
+            for rate, flags in _layers(draft, flat)
+        ]
+    )
+    return each if by_integration and draft.data.ndim == 3 else np.logical_and.reduce(each, axis=0)
+
+
+def _excluded(
+    header: Header, flags: np.ndarray | None, references: References, options: CleanFlickerNoiseOptions
+) -> np.ndarray | None:
+    """Where sources are known to be, or nothing is seen, (ny, nx) bool."""
     if not options.mask_science_regions:
-        return np.zeros(draft.data.shape, np.bool_)
+        return None
+    exp_type = header.require("EXP_TYPE")
     if exp_type == "MIR_IMAGE":
-        flat_dq = references.dq("flat", draft.header.subarray)
+        flags = np.zeros(header.subarray.shape, np.uint32) if flags is None else flags
+        flat_dq = references.dq("flat", header.subarray)
         if flat_dq is not None:
             flags = flags | flat_dq
         return (flags & (dq.PIXEL["DO_NOT_USE"] | dq.PIXEL["NON_SCIENCE"])) != 0
@@ -207,7 +233,7 @@ def _excluded(draft: Image, references: References, options: CleanFlickerNoiseOp
             f"clean_flicker_noise.mask_science_regions is not known for {exp_type}; switch it off, or name a mask with "
             "clean_flicker_noise.user_mask"
         )
-    return np.zeros(draft.data.shape, np.bool_)
+    return None
 
 
 def _read_mask(url: str) -> np.ndarray:
@@ -215,22 +241,27 @@ def _read_mask(url: str) -> np.ndarray:
         return read_fits(path).require("SCI") != 0
 
 
-def _scene(product: Ramp | Image, rateints: np.ndarray | None, mask: np.ndarray) -> np.ndarray:
-    assert rateints is not None
+def _scene(product: Ramp | Image, draft: Image, mask: np.ndarray, flat: np.ndarray | None) -> Scene:
     source = None
     if product.header["EXP_TYPE"] in VARYING_TYPES or product.header.get("TSOVISIT", False):
-        one = mask.all(axis=0) if mask.ndim == 3 else mask
-        source = ~one & np.isfinite(rateints).all(axis=0)
-    return scene_of_integrations(product.data, rateints, source)
+        source = ~(np.logical_and.reduce(mask, axis=0) if mask.ndim == 3 else mask)
+        # A pixel that has no rate once would be missed in one integration, not in the others.
+        for rate, _ in _layers(draft, flat):
+            source &= np.isfinite(rate)
+    return scene_of_integrations(product.data, np.array([light_of(rate, source) for rate, _ in _layers(draft, flat)]))
+
+
+def _difference(after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    if after.ndim == 2:
+        return after - before
+    change = zeros(after, after.shape, np.float32)
+    for i in range(after.shape[0]):
+        change[i] = after[i] - before[i]
+    return change
 
 
 def _side(product: Ramp | Image, data: np.ndarray) -> Ramp | Image:
     if data.ndim == 4:
-        return Ramp(
-            product.header,
-            data,
-            np.zeros(data.shape[-2:], np.uint32),
-            np.zeros(data.shape, np.uint8),
-            recipe=product.recipe,
-        )
+        groupdq = zeros(data, data.shape, np.uint8)
+        return Ramp(product.header, data, np.zeros(data.shape[-2:], np.uint32), groupdq, recipe=product.recipe)
     return Image(product.header, data, np.zeros_like(data), np.zeros(data.shape, np.uint32), recipe=product.recipe)

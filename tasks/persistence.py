@@ -86,7 +86,10 @@ def _flag(ramp: Ramp, options: PersistenceOptions, window: int) -> Ramp:
         options.persistence_dnu,
         None if before is None else before.cut(area),
     )
-    pixels = np.count_nonzero((groupdq & dq.GROUP["PERSISTENCE"]).any(axis=(0, 1)))
+    seen = np.zeros(area.shape, np.bool_)
+    for i in range(groupdq.shape[0]):
+        seen |= (groupdq[i] & dq.GROUP["PERSISTENCE"]).any(axis=0)
+    pixels = np.count_nonzero(seen)
     log.info(
         "persistence: %d pixels are suspect for %d s, %d of them still after the exposure",
         pixels,

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from calibration import dq
+from calibration.strips import map_rows, rows_of, zeros
 
 _UNUSABLE = dq.GROUP["DO_NOT_USE"] | dq.GROUP["JUMP_DET"]
 
@@ -95,16 +96,33 @@ def background_pixels(
     return mask
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What all integrations see; each differs from it by noise and by a factor.
+
+    Attributes
+    ----------
+    median : (ngroups, ny, nx), or (1, ny, nx) of images, float32
+    factor : (nints,) float32
+    """
+
+    median: np.ndarray
+    factor: np.ndarray
+
+    def of(self, integration: int) -> np.ndarray:
+        return self.factor[integration] * self.median
+
+
 def clean_ramps(
     data: np.ndarray,
     groupdq: np.ndarray,
     mask: np.ndarray,
     model: Model,
     flat: np.ndarray | None = None,
-    scene: np.ndarray | None = None,
+    scene: Scene | None = None,
     backgrounds: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Ramps without 1/f noise.
+    """Ramps without 1/f noise, integration by integration.
 
     Parameters
     ----------
@@ -116,8 +134,8 @@ def clean_ramps(
     model : Model
     flat : (ny, nx) float32, optional
         Divided out before and multiplied after; no zero, no NaN.
-    scene : (nints, ngroups, ny, nx) float32, optional
-        What is seen, noise apart; then groups are cleaned one by one, not their differences, and the first one too.
+    scene : Scene, optional
+        Then groups are cleaned one by one, not their differences, and the first one too.
     backgrounds : (nints, ngroups, ny, nx) float32, optional
         Is filled with the background of each difference.
 
@@ -127,23 +145,25 @@ def clean_ramps(
         A group without a usable pixel is left as it is.
     """
     _require_mask(mask, data.shape[0], data.shape[-2:])
-    cleaned = data.copy()
+    cleaned = zeros(data, data.shape, np.float32)
     for i in range(data.shape[0]):
-        of_integration = mask[i] if mask.ndim == 3 else mask
-        for g in range(0 if scene is not None else 1, data.shape[1]):
-            if scene is not None:
-                image, usable = data[i, g] - scene[i, g], of_integration
-                before: np.ndarray = scene[i, g]
+        ramp, flags, seen = data[i], groupdq[i], None if scene is None else scene.of(i)
+        one, levels = ramp.copy(), np.zeros_like(ramp) if backgrounds is not None else None
+        for g in range(0 if seen is not None else 1, len(ramp)):
+            usable = mask[i] if mask.ndim == 3 else mask
+            if seen is None:
+                before, image = one[g - 1], ramp[g] - ramp[g - 1]
+                usable = usable & ((flags[g] & _UNUSABLE) == 0)
             else:
-                image = data[i, g] - data[i, g - 1]
-                usable = of_integration & ((groupdq[i, g] & _UNUSABLE) == 0)
-                before = cleaned[i, g - 1]
+                before, image = seen[g], ramp[g] - seen[g]
             found = find_noise(image, usable, model, flat)
             if found is not None:
-                noise, background = found
-                cleaned[i, g] = before + (image - noise)
-                if backgrounds is not None:
-                    backgrounds[i, g] = background if scene is None else scene[i, g]
+                one[g] = before + (image - found[0])
+                if levels is not None:
+                    levels[g] = found[1] if seen is None else seen[g]
+        cleaned[i] = one
+        if backgrounds is not None:
+            backgrounds[i] = levels
     return cleaned
 
 
@@ -152,7 +172,7 @@ def clean_images(
     mask: np.ndarray,
     model: Model,
     flat: np.ndarray | None = None,
-    scene: np.ndarray | None = None,
+    scene: Scene | None = None,
     backgrounds: np.ndarray | None = None,
 ) -> np.ndarray:
     """Images (ny, nx), or (nints, ny, nx), float32, without 1/f noise; see ``clean_ramps``."""
@@ -160,12 +180,12 @@ def clean_images(
     _require_mask(mask, len(whole), data.shape[-2:])
     cleaned = whole.copy()
     for i, image in enumerate(whole):
-        difference = image if scene is None else image - scene[i]
+        difference = image if scene is None else image - scene.of(i)[0]
         found = find_noise(difference, mask[i] if mask.ndim == 3 else mask, model, flat)
         if found is not None:
             cleaned[i] = image - found[0]
             if backgrounds is not None:
-                backgrounds.reshape(whole.shape)[i] = found[1] if scene is None else scene[i]
+                backgrounds.reshape(whole.shape)[i] = found[1] if scene is None else scene.of(i)[0]
     return cleaned.reshape(data.shape)
 
 
@@ -255,41 +275,42 @@ def fill_flat(flat: np.ndarray) -> np.ndarray:
     return np.where(bad, smooth_background(filled, usable), flat)
 
 
-def scene_of_integrations(data: np.ndarray, rateints: np.ndarray, source: np.ndarray | None = None) -> np.ndarray:
-    """What all integrations see, from which each differs by noise and by a factor.
+def light_of(rate: np.ndarray, source: np.ndarray | None) -> float:
+    """How much light an image of count rates (ny, nx) has: of the pixels of a source that varies, else in the median."""
+    if source is not None:
+        return float(np.nansum(rate[source], dtype=np.float64))
+    return float(np.nanmedian(rate)) if np.isfinite(rate).any() else np.nan
+
+
+def scene_of_integrations(data: np.ndarray, light: np.ndarray) -> Scene:
+    """What all integrations see: their median, and a factor of each.
 
     Parameters
     ----------
     data : (nints, ngroups, ny, nx) or (nints, ny, nx) float32
         Two integrations or more.
-    rateints : (nints, ny, nx) float32
-        Draft count rates, which tell the factors.
-    source : (ny, nx) bool, optional
-        Pixels of the source that varies: the factor is that of its light. Else it is that of the median of the image.
-
-    Returns
-    -------
-    float32, like ``data``
-        The median of the integrations times the factor of each.
+    light : (nints,) float
+        How bright each is (``light_of``).
     """
-    if len(data) < 2:
+    if data.shape[0] < 2:
         raise ValueError("the median of integrations needs two or more, but there is one; use another background")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
-        if source is None:
-            light = np.nanmedian(rateints, axis=(1, 2))
-        else:
-            light = np.nansum(rateints[:, source], axis=1, dtype=np.float64)
-        factor = light / np.nanmedian(light)
-        if not np.isfinite(factor).any():
-            raise ValueError("no integration has a usable count rate to compare it with the others")
-        factor = np.where(np.isfinite(factor), factor, np.nanmedian(factor)).astype(np.float32)
-        scene = np.empty_like(data)
-        planes = data.shape[1] if data.ndim == 4 else 1
-        for g in range(planes):
-            plane = np.s_[:, g] if data.ndim == 4 else np.s_[:]
-            scene[plane] = factor[:, None, None] * np.nanmedian(data[plane], axis=0)
-    return scene
+    usable = np.isfinite(light)
+    middle = np.median(light[usable]) if usable.any() else 0.0
+    if middle == 0:
+        raise ValueError("the integrations have no light to compare; use another background")
+    factor = np.where(usable, light, middle) / middle
+    median = np.empty((data.shape[1] if data.ndim == 4 else 1, *data.shape[-2:]), np.float32)
+
+    def work(rows: slice) -> None:
+        part, first = rows_of(data, rows)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
+            for g, plane in enumerate(median):
+                strip = part[:, g] if part.ndim == 4 else part
+                plane[rows] = np.nanmedian(strip[:, rows.start - first : rows.stop - first], axis=0)
+
+    map_rows(work, data)
+    return Scene(median, factor.astype(np.float32))
 
 
 # ---- level and scatter

@@ -8,6 +8,7 @@ import numpy as np
 
 from calibration import dq
 from calibration.jit import kernel
+from calibration.strips import zeros
 
 _SATURATED = dq.GROUP["SATURATED"]
 _PERSISTENCE = dq.GROUP["PERSISTENCE"]
@@ -52,37 +53,38 @@ def flag_persistence(
     """
     if not window > 0:
         raise ValueError(f"the time that persistence lasts must be above 0 s, but is {window}")
-    flagged = groupdq.copy()
+    flagged = zeros(groupdq, groupdq.shape, np.uint8)
     later = np.zeros(data.shape[-2:]) if until is None else until.astype(np.float64)
     flags = _PERSISTENCE | _DO_NOT_USE if exclude else _PERSISTENCE
     limit = np.float32(np.inf if signal_threshold is None else signal_threshold)
-    _flag(data, groupdq, starts.astype(np.float64), group_time, window, limit, flags, later, flagged)
+    for i in range(data.shape[0]):
+        of_integration = groupdq[i].copy()
+        _flag(data[i], groupdq[i], float(starts[i]), group_time, window, limit, flags, later, of_integration)
+        flagged[i] = of_integration
     return flagged, later
 
 
-# i = integration, g = group, y = row, x = column
+# g = group, y = row, x = column
 @kernel
-def _flag(data, groupdq, starts, group_time, window, limit, flags, until, flagged):
-    nints, ngroups, ny, nx = data.shape
-    seen = np.empty((ny, nx), np.int32)
-    for i in range(nints):
-        seen[:] = 0
-        for g in range(ngroups):
-            now = starts[i] + (g + 1) * group_time
-            end = now + window
-            for y in range(ny):
-                for x in range(nx):
-                    suspect = until[y, x]
-                    if suspect < now:
-                        suspect = 0.0
-                    if groupdq[i, g, y, x] & _SATURATED:
-                        seen[y, x] += 1
-                    # The traps fill when the pixel becomes saturated, not as long as it stays so.
-                    if seen[y, x] == 1 or (suspect == 0.0 and data[i, g, y, x] > limit):
-                        suspect = end
-                    if suspect > end:
-                        # From an exposure of a later time, or of another window: it cannot be.
-                        suspect = 0.0
-                    until[y, x] = suspect
-                    if suspect > 0.0:
-                        flagged[i, g, y, x] |= flags
+def _flag(data, groupdq, start, group_time, window, limit, flags, until, flagged):
+    ngroups, ny, nx = data.shape
+    seen = np.zeros((ny, nx), np.int32)
+    for g in range(ngroups):
+        now = start + (g + 1) * group_time
+        end = now + window
+        for y in range(ny):
+            for x in range(nx):
+                suspect = until[y, x]
+                if suspect < now:
+                    suspect = 0.0
+                if groupdq[g, y, x] & _SATURATED:
+                    seen[y, x] += 1
+                # The traps fill when the pixel becomes saturated, not as long as it stays so.
+                if seen[y, x] == 1 or (suspect == 0.0 and data[g, y, x] > limit):
+                    suspect = end
+                if suspect > end:
+                    # From an exposure of a later time, or of another window: it cannot be.
+                    suspect = 0.0
+                until[y, x] = suspect
+                if suspect > 0.0:
+                    flagged[g, y, x] |= flags

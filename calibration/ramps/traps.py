@@ -22,6 +22,7 @@ import numpy as np
 
 from calibration import dq
 from calibration.jit import kernel
+from calibration.strips import zeros
 
 _SATURATED = dq.GROUP["SATURATED"]
 _JUMP = dq.GROUP["JUMP_DET"]
@@ -120,73 +121,65 @@ def correct_persistence(
     for name, array in (("density", density), ("saturation", saturation)):
         if array.shape != data.shape[-2:]:
             raise ValueError(f"{name} must cover the area of data, {data.shape[-2:]}, but has shape {array.shape}")
-    corrected, after = np.empty_like(data), filled.astype(np.float64)
+    corrected, after = zeros(data, data.shape, np.float32), filled.astype(np.float64)
+    persistence = zeros(data, data.shape, np.float32) if wanted else None
     largest = np.zeros(data.shape[-2:], np.float32)
-    persistence = np.empty_like(data) if wanted else np.empty((0, 0, 0, 0), np.float32)
-    _correct(
-        data, groupdq, density, saturation, families.capture0, families.capture1, families.capture2, families.decay,
-        clocking.group_time, clocking.first_reset, clocking.reset, after, corrected, largest, persistence,
-    )  # fmt: skip
-    return corrected, after, largest, persistence if wanted else None
+    laws = np.stack([families.capture0, families.capture1, families.capture2, families.decay])
+    for i in range(data.shape[0]):
+        ramp = data[i]
+        released = np.empty_like(ramp)
+        reset = clocking.first_reset if i == 0 else clocking.reset
+        _follow(ramp, groupdq[i], density, saturation, laws, clocking.group_time, reset, after, released)
+        corrected[i] = ramp - released
+        np.maximum(largest, released[-1], out=largest)
+        if persistence is not None:
+            persistence[i] = released
+    return corrected, after, largest, persistence
 
 
-# i = integration, g = group, y = row, x = column, k = family of traps
+# g = group, y = row, x = column, k = family of traps
 @kernel
-def _correct(
-    data, groupdq, density, saturation, capture0, capture1, capture2, decay, group_time, first_reset, reset, filled,
-    corrected, largest, persistence,
-):  # fmt: skip
-    nints, ngroups, ny, nx = data.shape
+def _follow(data, groupdq, density, saturation, laws, group_time, reset, filled, released):
+    ngroups, ny, nx = data.shape
+    capture0, capture1, capture2, decay = laws[0], laws[1], laws[2], laws[3]
     nfamilies = decay.size
-    slope = np.empty(nx, np.float64)
-    full = np.empty(nx, np.int64)
     differences = np.empty(ngroups, np.float64)
-    in_group = np.exp(decay * group_time)
-    for i in range(nints):
-        before = first_reset if i == 0 else reset
-        in_reset = np.exp(decay * before)
-        for y in range(ny):
-            for x in range(nx):
-                slope[x], full[x] = _slope(data[i, :, y, x], groupdq[i, :, y, x], saturation[y, x], differences)
-                total = 0.0
+    in_group, in_reset = np.exp(decay * group_time), np.exp(decay * reset)
+    for y in range(ny):
+        for x in range(nx):
+            # Before anything is subtracted, which changes the slope.
+            slope, full = _slope(data[:, y, x], groupdq[:, y, x], saturation[y, x], differences)
+            total = 0.0
+            for k in range(nfamilies):
+                filled[k, y, x] *= in_reset[k]
+            for g in range(ngroups):
                 for k in range(nfamilies):
-                    filled[k, y, x] *= in_reset[k]
-                for g in range(ngroups):
-                    for k in range(nfamilies):
-                        released = filled[k, y, x] * (1 - in_group[k])
-                        filled[k, y, x] -= released
-                        total += released
-                    corrected[i, g, y, x] = data[i, g, y, x] - total
-                    if persistence.size:
-                        persistence[i, g, y, x] = total
-                largest[y, x] = max(largest[y, x], np.float32(total))
-            for x in range(nx):
-                per_saturation = 1.0 / saturation[y, x]
-                if not (density[y, x] > 0 and saturation[y, x] > 0):
-                    continue
-                for k in range(nfamilies):
-                    tau = -1.0 / capture1[k]
-                    open_time = before + (ngroups - full[x]) * group_time
-                    new = 0.0
-                    rate = max(slope[x], 0.0) * per_saturation / group_time
-                    if full[x] < ngroups:
-                        swept = open_time * open_time * (capture0[k] + capture2[k]) / 2
-                        late = capture0[k] * ((open_time * tau + tau * tau) * np.exp(-open_time / tau) - tau * tau)
-                        new = 2 * density[y, x] * rate * rate * (swept + late)
-                    if full[x] > 0:
-                        if full[x] == ngroups:
-                            new = density[y, x] * capture2[k]
-                        exponential = new - density[y, x] * capture2[k]
-                        empty = density[y, x] * capture0[k] - exponential
-                        new += empty * (1 - np.exp(-full[x] * group_time / tau))
-                    for g in range(1, ngroups):
-                        if groupdq[i, g, y, x] & _JUMP and not groupdq[i, g, y, x] & _SATURATED:
-                            jump = (data[i, g, y, x] - data[i, g - 1, y, x] - slope[x]) * per_saturation
-                            if jump > 0:
-                                time = (ngroups - g - 0.5) * group_time
-                                held = capture0[k] * (1 - np.exp(-time / tau)) + capture2[k]
-                                new += 2 * density[y, x] * jump * held
-                    filled[k, y, x] += new
+                    lost = filled[k, y, x] * (1 - in_group[k])
+                    filled[k, y, x] -= lost
+                    total += lost
+                released[g, y, x] = total
+            if not (density[y, x] > 0 and saturation[y, x] > 0):
+                continue
+            per_saturation = 1.0 / saturation[y, x]
+            rate = max(slope, 0.0) * per_saturation / group_time
+            open_time = reset + (ngroups - full) * group_time
+            for k in range(nfamilies):
+                tau = -1.0 / capture1[k]
+                swept = open_time * open_time * (capture0[k] + capture2[k]) / 2
+                late = capture0[k] * ((open_time * tau + tau * tau) * np.exp(-open_time / tau) - tau * tau)
+                new = 2 * density[y, x] * rate * rate * (swept + late)
+                if full > 0:
+                    if full == ngroups:
+                        new = density[y, x] * capture2[k]
+                    empty = density[y, x] * (capture0[k] + capture2[k]) - new
+                    new += empty * (1 - np.exp(-full * group_time / tau))
+                for g in range(1, ngroups):
+                    if groupdq[g, y, x] & _JUMP and not groupdq[g, y, x] & _SATURATED:
+                        jump = (data[g, y, x] - data[g - 1, y, x] - slope) * per_saturation
+                        if jump > 0:
+                            time = (ngroups - g - 0.5) * group_time
+                            new += 2 * density[y, x] * jump * (capture0[k] * (1 - np.exp(-time / tau)) + capture2[k])
+                filled[k, y, x] += new
 
 
 @kernel

@@ -17,6 +17,7 @@ from calibration.ramps.flicker_noise import (
     clean_ramps,
     fill_flat,
     find_noise,
+    light_of,
     scene_of_integrations,
 )
 from calibration.simulate.flicker import flicker_noise as make_noise
@@ -138,7 +139,7 @@ def test_the_scene_of_a_time_series_is_not_taken_for_noise():
     rateints = (data[:, -1] - data[:, 0]) / 2
     source = np.zeros((128, 32), np.bool_)
     source[60:68] = True
-    scene = scene_of_integrations(data, rateints, source)
+    scene = scene_of_integrations(data, np.array([light_of(rate, source) for rate in rateints]))
     cleaned = clean_ramps(
         data, np.zeros(data.shape, np.uint8), ~source, Model(fast_axis=0, background="none"), scene=scene
     )
@@ -146,7 +147,9 @@ def test_the_scene_of_a_time_series_is_not_taken_for_noise():
     on_source = (cleaned - clean)[:, :, source].mean(axis=-1)
     assert np.abs(on_source).max() < 3
     with pytest.raises(ValueError, match="two or more"):
-        scene_of_integrations(data[:1], rateints[:1])
+        scene_of_integrations(data[:1], np.ones(1))
+    with pytest.raises(ValueError, match="no light"):
+        scene_of_integrations(data, np.full(9, np.nan))
 
 
 def test_images_are_cleaned_like_differences():
