@@ -1,6 +1,7 @@
 """Load and save products by URL, for the flows: the only place where a step's arrays meet a store."""
 
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from infra.products.catalog import Catalog, write_catalog
@@ -39,8 +40,21 @@ def save(product: Any, url: str) -> str:
     """Publish a product, whole or not at all; returns its URL."""
     for kind, write in WRITERS.items():
         if isinstance(product, kind):
-            with writing(url) as path:
+            with writing(url, _bytes_of(product)) as path:
                 write(product, path)
                 note_product(path, url)
             return url
     raise TypeError(f"cannot save a {type(product).__name__} as {url}; expected one of {[k.__name__ for k in WRITERS]}")
+
+
+def _bytes_of(value: Any) -> int:
+    """About how large the file of a product will be [byte]: its arrays, and a few blocks of header for each."""
+    if hasattr(value, "nbytes"):
+        return int(value.nbytes) + 9_000
+    if is_dataclass(value):
+        return sum(_bytes_of(getattr(value, one.name)) for one in fields(value))
+    if isinstance(value, list | tuple):
+        return sum(map(_bytes_of, value))
+    if isinstance(value, dict):
+        return sum(map(_bytes_of, value.values()))
+    return 0

@@ -12,13 +12,13 @@ import tempfile
 import threading
 import time
 import uuid
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.storage.faults import StorageError
+from infra.storage.faults import StorageError, TransientStorageError
 from infra.storage.local import remove_leftovers, writer
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,9 @@ class _Copy:
 _folder: tuple[int, Path] | None = None
 _copies: "OrderedDict[str, _Copy]" = OrderedDict()
 _rooms: dict[Path, int] = {}
+# Threads that read or write a file in it (how many), and threads that wait for room.
+_holders: "Counter[int]" = Counter()
+_waiting: set[int] = set()
 _changed = threading.Condition(threading.RLock())
 
 
@@ -55,13 +58,14 @@ def copied(url: str, version: str, size: int, download: Callable[[Path], None]) 
     StorageError
         If it is larger than the limit, or others keep the room for too long.
     """
+    me = threading.get_ident()
     copy = _pinned(f"{url} {version} {size}", url, size, download)
     try:
         yield copy.path
     finally:
         with _changed:
             copy.pins -= 1
-            _changed.notify_all()
+            _let_go(me)
 
 
 @contextmanager
@@ -73,11 +77,13 @@ def room(url: str, size: int) -> Iterator[Path]:
     StorageError
         If that is larger than the limit, or others keep the room for too long.
     """
+    me = threading.get_ident()
     base = scratch_folder()
     with _changed:
         _wait_for_room(url, size)
         folder = base / uuid.uuid4().hex
         _rooms[folder] = size
+        _holders[me] += 1
     try:
         folder.mkdir()
         yield folder
@@ -85,7 +91,15 @@ def room(url: str, size: int) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         with _changed:
             _rooms.pop(folder, None)
-            _changed.notify_all()
+            _let_go(me)
+
+
+def _let_go(thread: int) -> None:
+    _holders[thread] -= 1
+    if not _holders[thread]:
+        del _holders[thread]
+    _waiting.clear()  # all look again
+    _changed.notify_all()
 
 
 def scratch_folder() -> Path:
@@ -113,10 +127,12 @@ def _pinned(key: str, url: str, size: int, download: Callable[[Path], None]) -> 
                 _changed.wait()
             if key in _copies:
                 _copies[key].pins += 1
+                _holders[threading.get_ident()] += 1
                 _copies.move_to_end(key)
                 return _copies[key]
             if _wait_for_room(url, size, key):
                 copy = _copies[key] = _Copy(base / uuid.uuid4().hex / url.rstrip("/").rsplit("/", 1)[-1], size, pins=1)
+                _holders[threading.get_ident()] += 1
                 break
     try:
         copy.path.parent.mkdir()
@@ -125,7 +141,7 @@ def _pinned(key: str, url: str, size: int, download: Callable[[Path], None]) -> 
         with _changed:
             _copies.pop(key, None)
             shutil.rmtree(copy.path.parent, ignore_errors=True)
-            _changed.notify_all()
+            _let_go(threading.get_ident())
         raise
     with _changed:
         copy.whole = True
@@ -135,15 +151,22 @@ def _pinned(key: str, url: str, size: int, download: Callable[[Path], None]) -> 
 
 def _wait_for_room(url: str, size: int, key: str = "") -> bool:
     """Wait until ``size`` bytes fit; False where another thread has begun to copy ``key`` meanwhile."""
+    me = threading.get_ident()
     end = time.monotonic() + PATIENCE
-    while not _make_room(url, size):
-        if key in _copies:
-            return False
-        if not _changed.wait(max(0.0, end - time.monotonic())) and time.monotonic() > end:
-            raise StorageError(
-                f"no room for {url} ({size / 1e9:.3g} GB) in the scratch folder: {len(_copies)} files were read or written "
-                f"there for {PATIENCE:.0f} s; raise CALWEAVE_SCRATCH_GB, or run with fewer --workers"
-            )
+    try:
+        while not _make_room(url, size):
+            if key in _copies:
+                return False
+            _waiting.add(me)
+            # Those who have what we need may wait themselves, each for the others.
+            if set(_holders) <= _waiting or time.monotonic() > end:
+                raise TransientStorageError(
+                    f"no room for {url} ({size / 1e9:.3g} GB) in the scratch folder beside what is read and written there at "
+                    f"the same time (limit {_limit() / 1e9:.3g} GB); raise CALWEAVE_SCRATCH_GB, or run with fewer --workers"
+                )
+            _changed.wait(max(0.0, end - time.monotonic()))
+    finally:
+        _waiting.discard(me)
     return True
 
 

@@ -283,6 +283,29 @@ def test_a_copy_that_is_being_read_stays_and_others_wait_for_its_room(small_scra
     assert len(files_below(small_scratch)) == 1
 
 
+def test_threads_that_wait_for_the_room_of_each_other_are_told_so(small_scratch):
+    place = f"memory://{uuid.uuid4().hex}"
+    read = [write_text(join(place, f"{number}.txt"), str(number) * 4000) for number in range(2)]
+    both, ended = threading.Barrier(2), []
+
+    def work(number):
+        try:
+            with fetched(read[number]):
+                both.wait()
+                with writing(join(place, f"made{number}.txt"), size=5000) as path:
+                    Path(path).write_text("made")
+            ended.append("made")
+        except TransientStorageError as error:
+            ended.append("told" if "raise CALWEAVE_SCRATCH_GB" in str(error) else str(error))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(ended) == ["made", "told"], "who is told makes room for the other"
+
+
 def test_many_threads_fetch_one_object_once(small_scratch):
     url = write_text(f"memory://{uuid.uuid4().hex}/a.txt", "x" * 5000)
     paths = []
