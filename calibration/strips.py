@@ -60,6 +60,14 @@ def rows_of(array: Any, rows: slice) -> tuple[np.ndarray, int]:
     return array[..., rows, :], rows.start
 
 
+def integrations_of(array: Any, part: slice = slice(None)) -> list[slice]:
+    """Some integrations of an array (nints, ...) in pieces: all at once in memory, one by one from disk."""
+    chosen = range(array.shape[0])[part]
+    if isinstance(array, np.ndarray):
+        return [slice(chosen.start, chosen.stop)] if chosen else []
+    return [slice(i, i + 1) for i in chosen]
+
+
 def zeros(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """A new array of zeros, in memory or on disk as ``like`` is."""
     return np.zeros(shape, dtype) if isinstance(like, np.ndarray) else like.zeros(shape, dtype)

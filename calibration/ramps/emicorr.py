@@ -10,11 +10,13 @@ the trial phases during the fit; here it is exact.
 """
 
 import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from calibration.jit import kernel
+from calibration.strips import integrations_of, zeros
 
 log = logging.getLogger(__name__)
 
@@ -108,22 +110,63 @@ def remove_interference(
     per_clock = CLOCK * frequency
     step, read = clock.frame(ny) * per_clock, nsamples * per_clock
     gap = ngroups * step + clock.reset * per_clock
-    scatter = np.empty((nints, ny, nx), np.float32)
-    _scatter(data, scatter)
-    usable = (scatter < 2 * np.median(scatter)) & (pixeldq == 0)
-    for column in BAD_COLUMNS:
-        usable[:, :, 4 * column : 4 * column + 4] = False
+    pieces = integrations_of(data)
+    largest = 2 * _median(lambda: (_scatter_of(data[piece]) for piece in pieces))
     sums = np.zeros((nints, wave.size, ngroups))
     counts = np.zeros((nints, wave.size))
-    _sum_by_phase(data, usable, clock.row * per_clock, read, sums, counts)
+    for piece in pieces:
+        usable = (_scatter_of(data[piece]) < largest) & (pixeldq == 0)
+        for column in BAD_COLUMNS:
+            usable[:, :, 4 * column : 4 * column + 4] = False
+        _sum_by_phase(data[piece], usable, clock.row * per_clock, read, sums[piece], counts[piece])
     groups = [slice(i, i + 1) for i in range(nints)] if separately else [slice(0, nints)]
     heights, phases = np.zeros(nints), np.zeros(nints)
     for part in groups:
         heights[part], start = _fit(sums[part], counts[part], table, step, gap, part.start)
         phases[part] = start + gap * np.arange(nints)[part]
-    corrected = np.empty_like(data)
-    _subtract(data, table, heights, phases % 1, step, clock.row * per_clock, read, corrected)
+    corrected = zeros(data, data.shape, np.float32)
+    for piece in pieces:
+        ramps = data[piece]
+        without = np.empty_like(ramps)
+        _subtract(ramps, table, heights[piece], phases[piece] % 1, step, clock.row * per_clock, read, without)
+        corrected[piece] = without
     return corrected, heights
+
+
+def _scatter_of(data: np.ndarray) -> np.ndarray:
+    """Standard deviation of the reads of each ramp, (nints, ny, nx) float32."""
+    scatter = np.empty((data.shape[0], *data.shape[2:]), np.float32)
+    _scatter(data, scatter)
+    return scatter
+
+
+def _median(pieces: Callable[[], Iterable[np.ndarray]]) -> np.float32:
+    """Median of float32 values from 0 up, which come in pieces, twice; NaN if one of them is.
+
+    As integers the bits of such numbers are in their order: the first time the upper half of the bits is counted, the
+    second time the lower half where the middle is.
+    """
+    upper = np.zeros(2**16, np.int64)
+    for piece in pieces():
+        if np.isnan(piece).any():
+            return np.float32(np.nan)
+        upper += np.bincount(piece.ravel().view(np.uint32) >> np.uint32(16), minlength=2**16)
+    total = int(upper.sum())
+    ranks = sorted({(total - 1) // 2, total // 2})
+    below = np.cumsum(upper)
+    places = [int(np.searchsorted(below, rank, "right")) for rank in ranks]
+    lower = {place: np.zeros(2**16, np.int64) for place in places}
+    for piece in pieces():
+        bits = piece.ravel().view(np.uint32)
+        for place, counts in lower.items():
+            there = bits[bits >> np.uint32(16) == place]
+            counts += np.bincount(there & np.uint32(0xFFFF), minlength=2**16)
+    values = []
+    for rank, place in zip(ranks, places, strict=True):
+        within = rank - int(below[place] - upper[place])
+        low = int(np.searchsorted(np.cumsum(lower[place]), within, "right"))
+        values.append(np.array([place << 16 | low], np.uint32).view(np.float32)[0])
+    return np.float32(np.mean(np.array(values, np.float32)))
 
 
 def _tabulate(wave: np.ndarray) -> np.ndarray:

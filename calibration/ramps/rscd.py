@@ -13,6 +13,7 @@ import numpy as np
 
 from calibration import dq
 from calibration.jit import kernel
+from calibration.strips import integrations_of, zeros
 
 _SATURATED = dq.GROUP["SATURATED"]
 _DO_NOT_USE = dq.GROUP["DO_NOT_USE"]
@@ -75,15 +76,20 @@ def flag_switch_decay(
         raise ValueError(
             f"of {groupdq.shape[1]} groups at most {groupdq.shape[1] - 2} can be skipped, but {max(first, later)} are to be"
         )
-    flagged, pixels = groupdq.copy(), pixeldq.copy()
+    flagged, pixels = zeros(groupdq, groupdq.shape, np.uint8), pixeldq.copy()
     split = 1 if first_integration == 1 else 0
     made: list[Flagged | None] = []
     for part, skip in ((slice(0, split), first), (slice(split, None), later)):
-        if groupdq[part].shape[0] == 0:
+        pieces = integrations_of(groupdq, part)
+        if not pieces:
             made.append(None)
             continue
         lowered, emptied = np.zeros(pixels.shape, np.bool_), np.zeros(pixels.shape, np.bool_)
-        _flag(groupdq[part], skip, flagged[part], lowered, emptied)
+        for piece in pieces:
+            flags = groupdq[piece]
+            spoilt = flags.copy()
+            _flag(flags, skip, spoilt, lowered, emptied)
+            flagged[piece] = spoilt
         pixels[lowered] |= dq.PIXEL["FLUX_ESTIMATED"]
         made.append(Flagged(skip, int(lowered.sum()), int(emptied.sum())))
     return flagged, pixels, made[0], made[1]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from calibration.ramps.emicorr import Clock, _tabulate, read_phases, remove_interference
+from calibration.ramps.emicorr import Clock, _median, _tabulate, read_phases, remove_interference
 
 CLOCK = Clock(28, 8_512)
 FREQUENCY = 390.625
@@ -94,3 +94,12 @@ def test_the_table_of_the_wave_is_periodic_and_smooth():
 def test_two_groups_are_an_error():
     with pytest.raises(ValueError, match="3 groups or more"):
         remove_interference(np.zeros((1, 2, 4, 8), np.float32), np.zeros((4, 8), np.uint32), WAVE, FREQUENCY, CLOCK)
+
+
+@pytest.mark.parametrize("sizes", [(1,), (2,), (5, 4), (3, 3, 1), (400, 333)])
+def test_the_median_of_pieces_is_that_of_all(sizes):
+    rng = np.random.default_rng(sum(sizes))
+    pieces = [rng.exponential(3, (size, 2)).astype(np.float32).round(1) for size in sizes]
+    assert _median(lambda: pieces) == np.median(np.concatenate(pieces))
+    pieces[-1][0] = np.nan
+    assert np.isnan(_median(lambda: pieces))
