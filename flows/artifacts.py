@@ -57,6 +57,14 @@ _ASSOCIATION = re.compile(r"jw(\d{5})-([a-z]\d{3,4})")
 _INSTRUMENTS = {"nrc": "NIRCAM", "nis": "NIRISS", "nrs": "NIRSPEC", "mir": "MIRI", "gui": "FGS"}
 
 
+class ProgramFailed(Exception):
+    """Some products of a program failed; ``record`` is what its flow returns where none does."""
+
+    def __init__(self, message: str, record: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.record = record
+
+
 # --- tags -------------------------------------------------------------------------------------------------------------
 
 
@@ -165,7 +173,7 @@ def show_summary(record: Mapping[str, Any]) -> None:
 
 
 def final_state(record: Mapping[str, Any]) -> Any:
-    """What the flow of a program returns: the record, and inside a failed state where something failed.
+    """What the flow of a program returns: the record, or the failed state of Prefect where something failed.
 
     Prefect's pages then say so, and offer Retry, which makes what was not made.
     """
@@ -173,8 +181,10 @@ def final_state(record: Mapping[str, Any]) -> Any:
     if FlowRunContext.get() is None or not states["failed"] + states["blocked"]:
         return record
     first = next(row for row in record["nodes"] if row["state"] in ("failed", "blocked"))
-    words = f"{states['failed']} failed, {states['blocked']} not made because of it; {first['name']}: {first['error']}"
-    return Failed(message=hide_credentials(words), data=record)
+    words = hide_credentials(
+        f"{states['failed']} failed, {states['blocked']} not made because of it; {first['name']}: {first['error']}"
+    )
+    return Failed(message=words, data=ProgramFailed(words, record))
 
 
 def show_campaign(what: str, rows: Sequence[Row]) -> None:

@@ -21,7 +21,7 @@ from prefect.deployments import run_deployment
 from flows.artifacts import show_campaign
 from flows.graph import expand, gather
 from flows.plan import plan, survey
-from flows.program import program
+from flows.program import record_of
 from flows.stage import Overrides
 from infra.errors import one_line
 from infra.observed import ObservedFlow, ObservedTask, is_observed, result_of
@@ -189,7 +189,7 @@ def _bring_up_to_date(folder: Folder, overrides: Overrides, slots: int, deployme
         if run.state.is_crashed() or run.state.is_cancelled():
             return Ending(folder.name, "failed", detail=run.state.message or run.state.name)
     else:
-        record = program.result(**parameters)
+        record = record_of(**parameters)
     states = Counter(node["state"] for node in record["nodes"])
     made = tuple(node["name"] for node in record["nodes"] if node["state"] == "done")
     bad = states["failed"] + states["blocked"]

@@ -23,7 +23,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from flows.artifacts import final_state, follow, show_summary
+from flows.artifacts import ProgramFailed, final_state, follow, show_summary
 from flows.engine import Limits, available_memory, execute, open_engine
 from flows.estimate import Estimate, estimate, rates, wall_time, work_of
 from flows.graph import Node, expand, find_exposures, gather, pipelines_of
@@ -254,6 +254,14 @@ def calibrate(
 program = ObservedFlow(calibrate, "calweave_program", "program {output}")
 
 
+def record_of(*args: Any, **kwargs: Any) -> Mapping[str, Any]:
+    """Call the program flow; returns its record also where it ends in Prefect's failed state."""
+    try:
+        return program(*args, **kwargs)
+    except ProgramFailed as failure:
+        return failure.record
+
+
 def _memory_beside(one: Mapping[str, Any] | None) -> float:
     """Memory that a node takes beside what the process has anyway [bytes]."""
     return max(one["memory"] - Estimate().memory, 0.0) if one and "memory" in one else 0.0
@@ -360,7 +368,7 @@ def run_program(
     """Run a program from the command line, with a progress bar and a summary; returns the exit code."""
     with _progress(console):
         program.task_runner = ThreadPoolTaskRunner(max_workers=slots)  # type: ignore[assignment]
-        record = program.result(list(inputs), output, dict(overrides), slots, truth, **options)
+        record = record_of(list(inputs), output, dict(overrides), slots, truth, **options)
     return summarise(record, console)
 
 

@@ -40,10 +40,6 @@ class ObservedFlow(Flow):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return super().__call__(*args, **kwargs) if is_observed() else self.fn(*args, **kwargs)
 
-    def result(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it; what it returned inside a failed state is returned, not raised."""
-        return result_of(self(*args, return_state=True, **kwargs) if is_observed() else self(*args, **kwargs))
-
 
 class ObservedTask(Task):
     """A Prefect task that keeps no results; called without a server it is its function."""

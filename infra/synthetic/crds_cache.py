@@ -5,7 +5,9 @@ instrument, one per reference type, and ``config/jwst/server_config``. Every typ
 ``N/A``: it raises on a type that it does not find.
 """
 
+import ast
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +86,48 @@ def write_mappings(folder: Path, rules: Mapping[str, Sequence[Rule]]) -> None:
     )
 
 
+def add_context(folder: Path, changes: Mapping[str, str]) -> str:
+    """Add a context that chooses other files, and make it the operational one; returns its name.
+
+    Parameters
+    ----------
+    folder
+        Root of a cache that ``write_mappings`` wrote.
+    changes
+        File name -> the name of the one that takes its place.
+
+    Raises
+    ------
+    ValueError
+        If the operational context chooses none of a name.
+    """
+    mappings, config = folder / "mappings" / "jwst", folder / "config" / "jwst" / "server_config"
+    settings = ast.literal_eval(config.read_text())
+    before = settings["operational_context"]
+    number = int(before.removeprefix("jwst_").removesuffix(".pmap")) + 1
+    left = set(changes)
+
+    def renew(name: str) -> str:
+        """The next version of a mapping, where it or one that it names changes; its name, or the old one."""
+        text = (mappings / name).read_text()
+        others = {other: renew(other) for other in set(re.findall(r"'([^']+\.[ir]map)'", text)) if other != name}
+        changed = {old: new for old, new in {**others, **changes}.items() if old != new and f"'{old}'" in text}
+        if not changed:
+            return name
+        left.difference_update(changed)
+        new_name = re.sub(r"_\d+(\.[a-z]map)$", rf"_{number:04d}\1", name)
+        for old, new in {**changed, name: new_name}.items():
+            text = text.replace(f"'{old}'", f"'{new}'")
+        _write_signed(mappings / new_name, [line for line in text.split("\n") if "'sha1sum'" not in line])
+        return new_name
+
+    context = renew(before)
+    if left:
+        raise ValueError(f"expected files that {before} chooses, but it chooses no {', '.join(sorted(left))}")
+    config.write_text(repr({**settings, "operational_context": context}) + "\n")
+    return context
+
+
 def known_types() -> list[str]:
     """Reference types, lower case: the client's own list, and what steps ask for besides."""
     from crds.jwst import TYPES
@@ -120,9 +164,11 @@ def _format_dict(entries: Mapping[str, str]) -> str:
 def _write_mapping(path: Path, header: dict, selector: str) -> None:
     entries = {**header, "observatory": "JWST", "name": path.name, "derived_from": "none"}
     lines = ["header = {", *(f"    {key!r}: {value!r}," for key, value in entries.items())]
-    tail = ["}", "", f"selector = {selector}", ""]
-    # The checksum is taken over all lines but its own.
-    digest = hashlib.sha1(
-        "".join(line + "\n" for line in "\n".join(lines + tail).split("\n")[:-1]).encode()
-    ).hexdigest()
-    path.write_text("\n".join([*lines, f"    'sha1sum': '{digest}',", *tail]))
+    _write_signed(path, [*lines, "}", "", *f"selector = {selector}".split("\n"), ""])
+
+
+def _write_signed(path: Path, lines: Sequence[str]) -> None:
+    """Write a mapping with its checksum, which is taken over all lines but its own; the last line is empty."""
+    digest = hashlib.sha1("".join(line + "\n" for line in lines[:-1]).encode()).hexdigest()
+    end = lines.index("}")
+    path.write_text("\n".join([*lines[:end], f"    'sha1sum': '{digest}',", *lines[end:]]))
