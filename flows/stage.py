@@ -7,16 +7,14 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
-from prefect.runtime import flow_run
-
 from associations.association import Association, Product, read_association, single_association
-from infra.observed import ObservedFlow
 from infra.products.header import Header, ProductError
 from infra.products.names import base_of, rename, stem_of
 from infra.provenance import stamp
 from infra.references.content import References
 from infra.references.parameters import parameter_reftype, step_parameters
 from infra.references.select import select_references
+from infra.reported import as_flow
 from infra.storage.store import exists, folder_of, join, name_of, read_text
 from tasks.options import resolve_options
 from tasks.products import EXTENSIONS
@@ -32,14 +30,16 @@ IMAGE_TYPES = frozenset("FGS_IMAGE MIR_IMAGE NRC_IMAGE NIS_IMAGE NRS_MIMF".split
 Overrides = Mapping[str, Mapping[str, Any]]
 
 
-def stage_flow(stage: str) -> Callable[[Callable], ObservedFlow]:
+def stage_flow(stage: str) -> Callable[[Callable], Any]:
     """Make ``function(input, output, overrides)`` the flow of a stage; its runs are named by what they work on."""
 
     def run_name() -> str:
+        from prefect.runtime import flow_run
+
         parameters = flow_run.parameters
         return f"{stage} {stem_of(parameters.get('exposure') or parameters.get('association'))}"
 
-    return lambda function: ObservedFlow(function, name=f"calwebb_{stage}", flow_run_name=run_name)
+    return lambda function: as_flow(function, name=f"calwebb_{stage}", flow_run_name=run_name)
 
 
 def prepare(

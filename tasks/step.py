@@ -14,9 +14,9 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from infra.monitoring import product_at_work
-from infra.observed import ObservedTask
 from infra.products.header import Header, keyword_of
 from infra.references.content import References
+from infra.reported import as_task
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def step(
             used = {reftype: references.name(reftype) for reftype in wanted if reftype in references.files}
             return record(result, info, "COMPLETE", "", used, chosen.values.model_dump(mode="json"), references.sha1)
 
-        return ObservedTask(run, name, task_run_name=lambda: f"{name} {product_at_work()}".rstrip())
+        return as_task(run, name, task_run_name=lambda: f"{name} {product_at_work()}".rstrip())
 
     return decorate
 

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import scipy.fft
-from astropy.stats import sigma_clipped_stats
+import scipy  # its parts are loaded as they are used
 
 from calibration import dq
 from calibration.interleaving import (
@@ -117,6 +116,8 @@ def find_bad_rows(data: np.ndarray, known: np.ndarray, clip: float = 3.0) -> np.
     (3200,) bool
         With those that are known.
     """
+    from astropy.stats import sigma_clipped_stats
+
     _require_interleaved(data)
     bad = known.copy()
     firsts = np.flatnonzero(reference_rows())[::2]

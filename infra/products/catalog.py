@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from astropy.table import QTable
+from typing import TYPE_CHECKING, Any
 
 from infra.products.header import ProductError
 from infra.provenance import made_of
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Catalog:
         What the steps did: step -> status, options, references.
     """
 
-    table: QTable
+    table: "QTable"
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
     with_ = replace
@@ -54,6 +55,9 @@ def read_catalog(path: str | Path) -> Catalog:
     """
     path = Path(path)
     try:
+        # Here, not above: stages without catalogs load fast.
+        from astropy.table import QTable
+
         table = QTable.read(path, format="ascii.ecsv")
     except FileNotFoundError:
         raise ProductError(f"{path}: there is no such catalog; run image3 on the direct images first") from None
