@@ -226,32 +226,47 @@ def calibrate(
             memory_of=lambda node: _memory_beside(estimates.get(node.name)),
             stop_on_failure=on_failure == "stop",
         )
-    first = next(iter(headers.values()), None)
-    record = {
-        "program": str(first.get("PROGRAM", "")) if first else "",
-        "input": " ".join(inputs),
-        "output": output,
-        "started": started,
-        "ended": now(),
-        "seconds": time.monotonic() - clock,
-        "engine": engine,
-        "slots": slots,
-        "versions": versions(),
-        "context": scene.context,
-        "plan": {key: value for key, value in page.items() if key != "nodes"},
-        "nodes": [
-            {**asdict(node), **asdict(outcomes[node.name]), "reasons": estimates[node.name]["reasons"]}
-            for node in scene.nodes.values()
-        ],
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
-    write_text(join(output, "run.json"), json.dumps(record, indent=1))
+    about = {"engine": engine, "slots": slots, "plan": {key: value for key, value in page.items() if key != "nodes"}}
+    reasons = {name: one["reasons"] for name, one in estimates.items()}
+    record = record_run(scene, inputs, outcomes, reasons, started, time.monotonic() - clock, about)
     write_report(record, output, join(output, "report.html"), truth)
     show_summary(record)
     return final_state(record)
 
 
 program = ObservedFlow(calibrate, "calweave_program", "program {output}")
+
+
+def record_run(
+    scene: Survey,
+    inputs: Sequence[str],
+    outcomes: Mapping[str, Outcome],
+    reasons: Mapping[str, Sequence[str]],
+    started: str,
+    seconds: float,
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write ``run.json`` into the output folder; returns its content. ``about`` is what is said of the run as a whole."""
+    first = next(iter(scene.headers.values()), None)
+    record = {
+        "program": str(first.get("PROGRAM", "")) if first else "",
+        "input": " ".join(inputs),
+        "output": scene.output,
+        "started": started,
+        "ended": now(),
+        "seconds": seconds,
+        **about,
+        "versions": versions(),
+        "context": scene.context,
+        "nodes": [
+            {**asdict(node), **asdict(outcomes[node.name]), "reasons": list(reasons.get(node.name, ()))}
+            for node in scene.nodes.values()
+            if node.name in outcomes
+        ],
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    write_text(join(scene.output, "run.json"), json.dumps(record, indent=1))
+    return record
 
 
 def record_of(*args: Any, **kwargs: Any) -> Mapping[str, Any]:
