@@ -2,9 +2,9 @@
 
 import difflib
 
-from calibration.strips import threads
 from flows.blocks import calibrate, rescale
 from flows.stage import Overrides, prepare, runs, save, save_side, stage_flow
+from infra.machine import using
 from infra.monitoring import working_on
 from infra.products.header import Header, ProductError
 from infra.products.names import base_of, rename
@@ -113,7 +113,7 @@ def detector1(
     Without the slope fit (``ramp_fit.skip``) it writes the corrected ramps, ``_ramp``; with it only where
     ``detector1.save_calibrated_ramp`` asks for them.
     """
-    with working_on(base_of(exposure)), threads(cores), fetched(exposure) as path, open_ramp(path) as file:
+    with working_on(base_of(exposure)), using(cores), fetched(exposure) as path, open_ramp(path) as file:
         header = check_shape(file)
         references, options = prepare(header, all_steps(header), overrides, "detector1")
         ramp = calibrate(file, steps_for(header), references, options, memory)

@@ -2,7 +2,10 @@
 
 import os
 import resource
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from calibration.strips import threads
 
 
 def cores() -> int:
@@ -29,3 +32,8 @@ def resident_memory() -> int:
     if pages.is_file():
         return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def using(number: int) -> AbstractContextManager[None]:
+    """Kernels that are called within use so many cores."""
+    return threads(number)
