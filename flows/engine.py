@@ -7,27 +7,23 @@ they are not tasks yet. Nodes may be added while the loop runs.
 
 import heapq
 import logging
-import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from prefect.states import Failed, State
-
-from flows.artifacts import show_products, tagged
+from flows.artifacts import tagged
 from flows.graph import Node
-from flows.making import Job, Outcome, make
+from flows.making import Job, Outcome, make, make_task, outcome_of
+from flows.workers import EngineError, Submit, dask, processes, work_pool
 from infra.errors import POLICIES
-from infra.observed import ObservedTask, is_observed, result_of
+from infra.observed import is_observed
 
 log = logging.getLogger(__name__)
-
-Submit = Callable[[Job], Future]
 
 #: The loop looks for new nodes, and for those whose delay is over, at least so often [s].
 BEAT = 0.3
@@ -224,44 +220,13 @@ class _Loop:
 def available_memory() -> float:
     """Memory that new work may use [bytes]: what the kernel calls available, within the limit of the container."""
     found = float("inf")
-    for path, key in ((Path("/proc/meminfo"), "MemAvailable:"),):
-        if path.is_file():
-            line = next((line for line in path.read_text().splitlines() if line.startswith(key)), "")
-            found = float(line.split()[1]) * 1024 if line else found
+    table = Path("/proc/meminfo")
+    if table.is_file():
+        found = next(float(line.split()[1]) * 1024 for line in table.read_text().splitlines() if "MemAvailable" in line)
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
         found = min(found, float(limit.read_text()) - float(used.read_text()))
     return found
-
-
-def observed_make(job: Job) -> Any:
-    """``make`` as a Prefect task: a failure is Prefect's ``Failed`` with the outcome in it, and nothing is raised.
-
-    A raise would mark the steps of the child flow as rolled back (measured on Prefect 3.8).
-    """
-    # Children in the same process need no heartbeat of their own: it costs a second each.
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-    node = job.node
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        outcome = make(job)
-    if outcome.state == "done":
-        show_products(node.name, node.stage, outcome.products, job.output)
-    return Failed(message=outcome.error, data=outcome) if outcome.state == "failed" else outcome
-
-
-make_task = ObservedTask(observed_make, "make", task_run_name="{job.node.stage} {job.node.name}")
-
-
-def outcome_of(result: Any) -> Outcome:
-    """The outcome of a job, by itself or inside the state of a Prefect task."""
-    if not isinstance(result, State):
-        return cast(Outcome, result)
-    try:
-        data = result_of(result)
-    except Exception:
-        data = None  # the task itself broke: the state's message says how
-    return data if isinstance(data, Outcome) else Outcome("failed", error=result.message, failure="program")
 
 
 @contextmanager
@@ -279,13 +244,23 @@ def threads(slots: int) -> Iterator[Submit]:
             yield lambda job: pool.submit(make, job)
 
 
-@contextmanager
-def open_engine(name: str, slots: int, timeout: float | None = None) -> Iterator[Submit]:
-    """The engine of that name, for as long as the context lasts."""
-    with threads(slots) as submit:
-        yield submit
+def open_engine(name: str, slots: int, timeout: float | None = None) -> AbstractContextManager[Submit]:
+    """The engine of that name: ``threads``, ``processes``, ``dask``, ``dask:ADDRESS`` or ``pool:NAME``.
 
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    Raises
+    ------
+    EngineError
+        If there is no such engine, or it cannot be had here.
+    """
+    kind, _, where = name.partition(":")
+    if name == "threads":
+        if timeout is not None:
+            raise EngineError("a thread cannot be stopped: --timeout needs --engine processes (or pool:NAME)")
+        return threads(slots)
+    if name == "processes":
+        return processes(slots, timeout)
+    if kind == "dask":
+        return dask(where or None, slots)
+    if kind == "pool" and where:
+        return work_pool(where, slots, timeout)
+    raise EngineError(f"there is no engine {name!r}; give threads, processes, dask, dask:ADDRESS or pool:NAME")

@@ -11,7 +11,7 @@ from infra.references.client import ReferenceCacheError
 from infra.sidecar import Record
 
 #: Memory of a process that has imported everything and compiled nothing [bytes].
-BASE_MEMORY = 450e6
+BASE_MEMORY = 300e6
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,13 @@ def product_at_work() -> str:
     return _product.get()
 
 
+def product_of_now() -> str:
+    """The product that this thread works on."""
+    return _product.get()
+
+
 def _name_the_product(record: logging.LogRecord) -> bool:
-    record.product = _product.get()
+    record.product = getattr(record, "product", "") or _product.get()  # a line of a worker process has its own
     return True
 
 
