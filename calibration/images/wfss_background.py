@@ -132,8 +132,9 @@ def subtract_wfss_background(
 def _level(data: np.ndarray, sky: np.ndarray, use: np.ndarray) -> float:
     """The factor of the sky that minimises the sum of squares of the residual."""
     pattern = sky[use].astype(np.float64)
-    total = pattern @ pattern
-    return float(pattern @ data[use].astype(np.float64) / total) if total else float("nan")
+    # np.sum adds in one order; the order of a product by BLAS depends on how many threads it has.
+    total = np.sum(pattern * pattern)
+    return float(np.sum(pattern * data[use]) / total) if total else float("nan")
 
 
 def _profile_rms(residual: np.ndarray, axis: int) -> float:
