@@ -369,6 +369,8 @@ def _start(crds: str | None, verbose: bool, out: str | None) -> None:
 
     if out is not None:
         require_writable(out)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # products are made side by side: more threads in each would only get in the way
     quiet_prefect(verbose)
     if crds is not None:
         os.environ["CRDS_PATH"] = str(Path(crds).resolve())
