@@ -223,11 +223,15 @@ def _excluded(
         return None
     exp_type = header.require("EXP_TYPE")
     if exp_type == "MIR_IMAGE":
+        # What the flat field tells of the regions beside the imager: as flat_field flags it.
+        flat = references.array("flat", "SCI", header.subarray)
         flags = np.zeros(header.subarray.shape, np.uint32) if flags is None else flags
-        flat_dq = references.dq("flat", header.subarray)
-        if flat_dq is not None:
-            flags = flags | flat_dq
-        return (flags & (dq.PIXEL["DO_NOT_USE"] | dq.PIXEL["NON_SCIENCE"])) != 0
+        no_flat = np.zeros(flags.shape, np.bool_)
+        if flat is not None:
+            of_flat = references.dq("flat", header.subarray)
+            no_flat = ~np.isfinite(flat) | (flat == 0) | ((of_flat & dq.PIXEL["NO_FLAT_FIELD"]) != 0)
+            flags = flags | of_flat
+        return no_flat | ((flags & (dq.PIXEL["DO_NOT_USE"] | dq.PIXEL["NON_SCIENCE"])) != 0)
     if exp_type.startswith("NRS") or exp_type == "NIS_SOSS":
         raise ProductError(
             f"clean_flicker_noise.mask_science_regions is not known for {exp_type}; switch it off, or name a mask with "
