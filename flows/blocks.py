@@ -19,7 +19,7 @@ from flows.stage import runs
 from infra.monitoring import one_line_each
 from infra.products.header import ProductError
 from infra.products.image import Image
-from infra.products.ramp import Ramp, RampFile
+from infra.products.ramp import Ramp, RampFile, raw_area
 from infra.products.stored import Stored, store
 from infra.references.content import References
 from tasks.step import Options
@@ -27,7 +27,9 @@ from tasks.step import Options
 log = logging.getLogger(__name__)
 
 #: Steps that need all integrations together.
-WHOLE = frozenset({"emicorr", "rscd", "jump", "clean_flicker_noise", "persistence", "ramp_fit"})
+WHOLE = frozenset({"emicorr", "rscd", "jump", "picture_frame", "clean_flicker_noise", "persistence", "ramp_fit"})
+#: Those that do with IRS2 readout: a reference pixel that is bad in one integration is used in none.
+WHOLE_OF_IRS2 = WHOLE | {"refpix"}
 
 #: What a step holds of each sample of a block [byte]: signal (float32) and flags, before and after, and of flags a copy.
 SAMPLE = 12
@@ -65,7 +67,8 @@ def calibrate(
     log.info("in blocks of %d of %d integrations, for less than %.2g GB", block, nints, (memory or 0) / 1e9)
     height = _rows_at_once(file.shape, memory)
     source: RampFile | Ramp = file
-    for is_whole, some in groupby(steps, lambda step: step.name in WHOLE and runs(step.name, options)):
+    together = WHOLE if raw_area(file.header) == file.header.subarray else WHOLE_OF_IRS2
+    for is_whole, some in groupby(steps, lambda step: step.name in together and runs(step.name, options)):
         if not is_whole or isinstance(source, RampFile):
             source = _stream(source, nints, [] if is_whole else list(some), references, options, block, height)
         for step in some if is_whole else ():

@@ -23,6 +23,7 @@ from tasks.jump import jump
 from tasks.lastframe import lastframe
 from tasks.linearity import linearity
 from tasks.persistence import persistence
+from tasks.picture_frame import picture_frame
 from tasks.ramp_fit import ramp_fit
 from tasks.refpix import refpix
 from tasks.reset import reset
@@ -32,7 +33,7 @@ from tasks.superbias import superbias
 
 NEAR_INFRARED = (
     group_scale, dq_init, saturation, ipc, superbias, refpix, linearity, dark_current, charge_migration, jump,
-    clean_flicker_noise, persistence,
+    picture_frame, clean_flicker_noise, persistence,
 )  # fmt: skip
 MIRI = (
     group_scale, dq_init, emicorr, saturation, ipc, firstframe, lastframe, reset, linearity, rscd, dark_current, refpix,

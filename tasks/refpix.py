@@ -16,9 +16,10 @@ from calibration.ramps.refpix import (
     subtract_mid_infrared_reference_pixels,
     subtract_reference_pixels,
 )
+from calibration.strips import zeros
 from infra.products.header import Header, ProductError
 from infra.products.ramp import Ramp
-from infra.references.content import ReferenceInvalid, ReferenceNotFound, References
+from infra.references.content import ReferenceNotFound, References
 from tasks.step import StepSkipped, step
 
 log = logging.getLogger(__name__)
@@ -123,19 +124,22 @@ def correct_irs2(ramp: Ramp, references: References, options: RefpixOptions) -> 
     pixeldq[bad] |= bit | dq.PIXEL["DO_NOT_USE"]
     sources = irs2.choose_sources(bad, excluded, fastaxis)
     rows = np.arange(interleaving.WIDTH) if options.preserve_irs2_refpix else ramp.rows
-    corrected = np.empty((*ramp.data.shape[:2], rows.size, ramp.data.shape[-1]), np.float32)
-    for i, data in enumerate(ramp.data):
+    shape = (*ramp.data.shape[:2], rows.size, ramp.data.shape[-1])
+    corrected, groupdq = zeros(ramp.data, shape, np.float32), zeros(ramp.data, shape, np.uint8)
+    for i in range(shape[0]):
+        data = ramp.data[i]
         if options.irs2_mean_subtraction:
             levels = irs2.mean_levels(data, pixeldq, readout, options.odd_even_columns, options.siglimit)
             data = data - levels[:, :, None]
         corrected[i] = irs2.subtract_interleaved_references(
             data, readout, weights, sources, options.preserve_irs2_refpix
         )
+        groupdq[i] = ramp.groupdq[i][:, rows]
     log.info("refpix: IRS2, %d bad interleaved reference pixels per line", np.count_nonzero(bad))
     return ramp.with_(
         data=corrected,
         pixeldq=pixeldq[rows],
-        groupdq=ramp.groupdq[:, :, rows],
+        groupdq=groupdq,
         zeroframe=None if ramp.zeroframe is None else ramp.zeroframe[:, rows],
     )
 
@@ -149,7 +153,4 @@ def _weights(path: str, mtime: int, size: int) -> irs2.Weights:
         kind: np.stack([np.asarray(table[f"{kind}_{k}"], np.float32) for k in range(interleaving.OUTPUTS - 1)])
         for kind in ("beta", "alpha")
     }
-    expected = 2 * irs2.LINE * interleaving.LINES
-    if len(table) != expected:
-        raise ReferenceInvalid(f"{path}: table IRS2 must have {expected} rows, but has {len(table)}")
     return irs2.prepare_weights(columns["beta"], columns["alpha"])

@@ -99,7 +99,8 @@ def best_weights(detector: Detector, lines: int, nframes: int) -> tuple[np.ndarr
     """Weights of the interleaved reference pixels (BETA) and of the reference output (ALPHA): (4, samples) complex64 each."""
     total = LINE * lines
     frequency = np.arange(total)
-    slow = _power(np.minimum(frequency, total - frequency), total) / nframes
+    # The step takes out a line through both ends of the frame first, which leaves power at 0.
+    slow = _power(np.maximum(1, np.minimum(frequency, total - frequency)), total) / nframes
     white = detector.sensor.read_noise**2 / nframes
     # The reference series has a number in eight samples of a visit, each of four reads twice, and zero in the others.
     filled = 2 * REFERENCE * (LINE // VISIT) / LINE

@@ -317,7 +317,7 @@ def _cut(version: _Version, extname: str, array: np.ndarray, subarray: Subarray)
     covers = Subarray(header.get("SUBSTRT1", start.xstart), header.get("SUBSTRT2", start.ystart), nx, ny)
     declared = (header.get("SUBSIZE2", ny), header.get("SUBSIZE1", nx))
     # Files for IRS2 readout have the size of the detector in their header, as the exposures have.
-    if declared != (ny, nx) and (ny, *declared) != (WIDTH, LINES, LINES):
+    if declared != (ny, nx) and (ny, *declared) != (WIDTH, LINES, nx):
         raise ReferenceInvalid(
             f"{name}: {extname} must have (SUBSIZE2, SUBSIZE1) = {declared} rows and columns, but has {(ny, nx)}"
         )
