@@ -52,6 +52,7 @@ from infra.products.header import ProductError
 from infra.provenance import versions
 from infra.references.pack import pack_references
 from infra.sidecar import write_record
+from infra.storage.lock import locked
 from infra.storage.store import join, name_of, write_text
 
 log = logging.getLogger(__name__)
@@ -198,12 +199,31 @@ def calibrate(
     verify
         Whether products that are there are read, to see that they are what was recorded.
     """
+    with locked(output):
+        return _calibrate(
+            inputs, output, overrides or {}, slots, truth, engine, memory, timeout, on_failure, missing_members, verify
+        )
+
+
+def _calibrate(
+    inputs: Sequence[str],
+    output: str,
+    overrides: Overrides,
+    slots: int,
+    truth: str | None,
+    engine: str,
+    memory: float | None,
+    timeout: float | None,
+    on_failure: str,
+    missing_members: MissingMembers,
+    verify: bool,
+) -> dict[str, Any]:
     from flows.report import write_report
 
     started, clock = now(), time.monotonic()
     exposures, associations, headers = gather(inputs, output)
     nodes = expand(exposures, associations)
-    scene = survey(nodes, associations, headers, output, overrides or {}, fetch=True, verify=verify)
+    scene = survey(nodes, associations, headers, output, overrides, fetch=True, verify=verify)
     page = describe(scene, plan(scene), slots)
     tell_plan(page)
     estimates = {one["name"]: one for one in page["nodes"]}
