@@ -55,7 +55,6 @@ def _deployment(entry: Mapping[str, Any], pool: str | None) -> RunnerDeployment:
         entry["entrypoint"],
         name=entry["name"],
         description=entry["description"],
-        tags=entry["tags"],
         parameters=entry.get("parameters", {}),
         schedules=[_schedule(one) for one in entry.get("schedules", [])],
         concurrency_limit=ConcurrencyLimitConfig(**limit) if (limit := entry.get("concurrency_limit")) else None,

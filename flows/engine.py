@@ -155,7 +155,8 @@ class _Loop:
                 return
             node, attempt, job = self.jobs.popleft()
             alone = node.name in self.lone or self.limits.slots == 1
-            self.running[self.submit(replace(job, alone=alone))] = (node, attempt, self.memory_of(node))
+            memory = self.memory_of(node)
+            self.running[self.submit(replace(job, alone=alone, memory=memory))] = (node, attempt, memory)
 
     def _fits(self, node: Node) -> bool:
         if not self.running:

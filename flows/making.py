@@ -57,6 +57,8 @@ class Job:
         Products that the node made by an earlier recipe; those that it does not make again are removed.
     attempt : int
         1 for the first.
+    memory : float
+        What the node takes beside what a process has anyway, by the plan [bytes].
     alone : bool
         Whether nothing else runs in the process at the same time.
     """
@@ -70,6 +72,7 @@ class Job:
     before: tuple[str, ...] = ()
     work: int = 0
     attempt: int = 1
+    memory: float = 0.0
     alone: bool = False
 
 

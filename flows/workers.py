@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import connection
 from typing import Any
@@ -22,7 +23,8 @@ from typing import Any
 import cloudpickle
 from prefect.context import hydrated_context, serialize_context
 
-from flows.artifacts import tagged
+from flows.artifacts import tagged, tags_of
+from flows.estimate import Estimate
 from flows.graph import Node
 from flows.making import STAGES, Job, Outcome, make, make_task, outcome_of
 from infra.errors import POLICIES
@@ -271,15 +273,22 @@ def work_pool(name: str, slots: int, timeout: float | None) -> Iterator[Submit]:
     from prefect.deployments import run_deployment
     from prefect.deployments.runner import RunnerDeployment
 
+    from infra.deployments.pools import job_resources, kind_of_pool
+
+    jobs_are = kind_of_pool(name)
     RunnerDeployment.from_entrypoint("flows.workers:node", name=name, work_pool_name=name).apply()
 
     def run(job: Job) -> Outcome:
+        # Half as much again as was measured: a job that takes more is killed by the cluster.
+        memory = 1.5 * (job.memory + Estimate().memory)
         there: Any = run_deployment(
             f"calweave_node/{name}",
             parameters={"job": json.dumps(asdict(job))},
             timeout=timeout,
             poll_interval=1,
             flow_run_name=f"{job.node.stage} {job.node.name}",
+            tags=sorted(tags_of(job.node.name, job.node.reads, job.node.stage)),
+            job_variables=job_resources(jobs_are, int(memory)),
         )
         state = there.state
         if state is None or not state.is_final():
@@ -288,11 +297,16 @@ def work_pool(name: str, slots: int, timeout: float | None) -> Iterator[Submit]:
             return _from_record(job)
         if state.is_crashed():
             return Outcome("failed", error=f"{job.node.name}: its run crashed ({state.message})", failure="killed")
-        kind, _, line = (state.message or "").partition(": ")
-        return Outcome("failed", error=line or state.message, failure=kind if kind in POLICIES else "program")
+        # Prefect's words before what ``make_elsewhere`` raised.
+        _, _, told = (state.message or "").rpartition(f"{NodeFailed.__name__}: ")
+        kind, _, line = told.partition(": ")
+        if kind in POLICIES:
+            return Outcome("failed", error=line, failure=kind)
+        return Outcome("failed", error=state.message, failure="program")
 
     with ThreadPoolExecutor(slots) as pool:
-        yield lambda job: pool.submit(run, job)
+        # In the context of the run that asks, so that its page links to theirs.
+        yield lambda job: pool.submit(copy_context().run, run, job)
 
 
 def _from_record(job: Job) -> Outcome:

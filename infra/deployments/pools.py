@@ -20,8 +20,6 @@ from prefect.settings import get_current_settings
 
 log = logging.getLogger(__name__)
 
-KINDS = ("process", "kubernetes", "ecs")
-
 #: Pairs of Fargate: processors [1/1024] -> smallest and largest memory, and its step [MiB].
 #: AWS documentation, "Amazon ECS task definition parameters for Fargate", section Task size.
 FARGATE: Mapping[int, tuple[int, int, int]] = {
@@ -98,6 +96,25 @@ def ensure_pool(name: str, kind: str) -> bool:
     return False
 
 
+def kind_of_pool(name: str) -> str:
+    """What the workers of a pool start: ``process``, ``kubernetes``, ``ecs`` or another type of Prefect.
+
+    Raises
+    ------
+    DeploymentError
+        If there is no pool of this name.
+    """
+    require_server()
+    with get_client(sync_client=True) as client:
+        try:
+            return client.read_work_pool(name).type
+        except ObjectNotFound as error:
+            raise DeploymentError(
+                f"there is no work pool {name}; make it with `calweave deploy`, or with "
+                f"`prefect work-pool create {name} --type process`"
+            ) from error
+
+
 def job_resources(kind: str, memory_bytes: int, cores: int = 1) -> dict[str, Any]:
     """The job variables with which a job gets this memory and so many processors.
 
@@ -106,12 +123,10 @@ def job_resources(kind: str, memory_bytes: int, cores: int = 1) -> dict[str, Any
     DeploymentError
         If no machine of Fargate is so large.
     """
-    if kind == "process":
+    if kind not in ("kubernetes", "ecs"):  # a process takes what it needs; of other types we know no names
         return {}
     if kind == "kubernetes":
         return {"memory": f"{max(1, math.ceil(memory_bytes / MIB))}Mi", "cpu": str(cores)}
-    if kind != "ecs":
-        raise DeploymentError(f"expected a work pool of {', '.join(KINDS)}, but it runs {kind} jobs")
     for cpu, (smallest, largest, step) in FARGATE.items():
         memory = max(smallest, math.ceil(memory_bytes / MIB / step) * step)
         memory = 2048 if (cpu, memory) == (256, 1536) else memory
