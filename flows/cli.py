@@ -86,6 +86,12 @@ STAGES = Literal["detector1", "dark", "guider", "image2", "image3", "spec2", "sp
 
 Inputs = Annotated[list[str], Parameter(name="INPUT", help="a folder of exposures, a pool, or association files")]
 Workers = Annotated[int, Parameter(help="products made at the same time; 0: one for each core")]
+Engine = Annotated[
+    str,
+    Parameter(
+        help="where products are made: threads, processes, dask, dask:ADDRESS or pool:NAME (a Prefect work pool)"
+    ),
+]
 Verify = Annotated[
     bool, Parameter(negative="", help="read the products that are there, to see that they are what was recorded")
 ]
@@ -101,12 +107,7 @@ def run(
     parameters: ParameterFile = None,
     crds: Crds = None,
     workers: Workers = 0,
-    engine: Annotated[
-        str,
-        Parameter(
-            help="where products are made: threads, processes, dask, dask:ADDRESS or pool:NAME (a Prefect work pool)"
-        ),
-    ] = "threads",
+    engine: Engine = "threads",
     memory: Memory = None,
     timeout: Annotated[
         float | None, Parameter(help="longest time for one product [s]; engines of other processes than this")
@@ -170,6 +171,41 @@ def plan(
     else:
         show_plan(page, Console(width=None if sys.stdout.isatty() else 160), all_nodes=explain is not None)
     return DONE
+
+
+@app.command(group=calibrate)
+def watch(
+    source: Annotated[str, Parameter(name="FOLDER", help="where raw exposures arrive; folder or URL")],
+    /,
+    *,
+    out: Out,
+    parameter: Assignments = (),  # type: ignore[assignment]
+    parameters: ParameterFile = None,
+    crds: Crds = None,
+    workers: Workers = 0,
+    engine: Engine = "threads",
+    memory: Memory = None,
+    deadline: Annotated[
+        float,
+        Parameter(
+            help="associations go on so long after the last exposure of their candidate, though some that a pool in "
+            "the folder announces, or may announce, are missing [s]"
+        ),
+    ] = 900.0,
+    stop_after: Annotated[float | None, Parameter(help="end when nothing happens for so long [s]")] = None,
+    verbose: Verbose = False,
+) -> int:
+    """Calibrate exposures as they arrive in a folder, and associations when their candidate is complete.
+
+    A pool (*_pool.csv) in the folder announces what is to come. Goes on where an earlier watch was stopped.
+    """
+    _start(crds, verbose, out)
+    overrides = _overrides(parameters, parameter)
+    with console.status("starting"):
+        from flows.watch import run_watch
+
+    options = {"engine": engine, "memory": memory, "deadline": deadline, "stop_after": stop_after}
+    return run_watch(source, out, overrides, workers or os.cpu_count() or 1, console, **options)
 
 
 @app.command(group=calibrate)
@@ -370,7 +406,9 @@ def _start(crds: str | None, verbose: bool, out: str | None) -> None:
     if out is not None:
         require_writable(out)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # products are made side by side: more threads in each would only get in the way
+        os.environ.setdefault(
+            name, "1"
+        )  # products are made side by side: more threads in each would only get in the way
     quiet_prefect(verbose)
     if crds is not None:
         os.environ["CRDS_PATH"] = str(Path(crds).resolve())
