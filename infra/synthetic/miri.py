@@ -10,6 +10,7 @@ from stdatamodels.jwst import datamodels
 from calibration.simulate.detector import Readout, bend
 from calibration.simulate.miri import (
     DETECTOR,
+    DRIFT,
     MEAN_GAIN,
     SUBARRAYS,
     WELL,
@@ -130,7 +131,9 @@ def write_references(
     )
     linearity = datamodels.LinearityModel(coeffs=whole.linearity, dq=zeros)
     define_dq(linearity, ("DO_NOT_USE", "NO_LIN_CORR"))
-    noise = np.float32(np.sqrt(2)) * whole.read_noise
+    # Where no reference pixels see the drift of the amplifiers, it is noise.
+    drift = 0 if subarray == "FULL" else DRIFT
+    noise = np.float32(np.sqrt(2)) * np.hypot(whole.read_noise, np.float32(drift))
     table = [("FULL", "FASTR1"), ("FULL", "SLOWR1"), *((name, "FASTR1") for name in SUBARRAYS if name != "FULL")]
     rscd = datamodels.RSCDModel(
         rscd_group_skip_table=np.array(
