@@ -42,6 +42,23 @@ def without_server():
 
 
 @pytest.fixture(scope="session")
+def calibrated(tmp_path_factory):
+    """A small slitless program (``small_program``) after a first run, which nobody changes."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from small_program import ALL, SmallProgram, made
+
+    from infra.synthetic.program import write_program
+
+    folder = tmp_path_factory.mktemp("calibrated")
+    write_program(folder / "program", size=192, ngroups=3, grism_ngroups=3, dithers=2, grism_dithers=1)
+    program = SmallProgram(folder / "program", folder / "products")
+    with pytest.MonkeyPatch.context() as patch, temporary_settings(restore_defaults={PREFECT_API_URL}):
+        program.set_environment(patch)
+        assert made(program.run()) == ALL
+    return program
+
+
+@pytest.fixture(scope="session")
 def calweave_process(tmp_path_factory) -> Command:
     """Run the command line as a user does, in a process of its own: ``calweave_process("demo", "--out", folder)``."""
     home = tmp_path_factory.mktemp("prefect")

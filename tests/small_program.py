@@ -45,6 +45,13 @@ class SmallProgram:
         """Calibrate it; returns the content of run.json."""
         return calibrate([str(self.folder)], str(out or self.products), overrides or {}, 2, **options)
 
+    def set_environment(self, patch: Any) -> None:
+        """What a run needs, and dates that do not change."""
+        patch.setenv("SOURCE_DATE_EPOCH", EPOCH)
+        patch.setenv("CRDS_PATH", str(self.crds))
+        for name in ("CRDS_SERVER_URL", "CRDS_CONTEXT"):
+            patch.delenv(name, raising=False)
+
     def copy(self, folder: Path) -> "SmallProgram":
         """A copy of the program and of its products, with the times of the files."""
         shutil.copytree(self.folder, folder / "program")
