@@ -18,7 +18,7 @@ _SHORTEST = 8  # characters; a shorter value is a word that may stand in any tex
 
 _PATTERNS = (
     # scheme://user:password@host
-    (re.compile(r"(?<=://)[^/\s?#@'\"]+@"), HIDDEN + "@"),
+    (re.compile(r"(?<=://)[^/\s?#'\"]+@"), HIDDEN + "@"),
     # ...?X-Amz-Signature=...&token=...
     (
         re.compile(
@@ -27,7 +27,7 @@ _PATTERNS = (
         ),
         r"\1\2" + HIDDEN,
     ),
-    (re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*b?['\"]?)[^\n'\"]+"), r"\1" + HIDDEN),
+    (re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*(?:b?['\"])?)[^\n'\"]+"), r"\1" + HIDDEN),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), HIDDEN),
     (re.compile(r"\bpn[ub]_[A-Za-z0-9]{16,}"), HIDDEN),
 )

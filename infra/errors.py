@@ -3,6 +3,7 @@
 import errno
 from dataclasses import dataclass
 
+from infra.credentials import hide_credentials
 from infra.monitoring import ROOMS
 
 _PLACE_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -93,7 +94,7 @@ def _is_transient(error: BaseException) -> bool:
 
 def one_line(error: BaseException) -> tuple[bool, str]:
     """Whether an error is one that we foresaw, and its line: ours as they are, the others with a way to learn more."""
-    text = " ".join(str(error).split())
+    text = hide_credentials(" ".join(str(error).split()))
     if type(error).__module__.split(".")[0] in ROOMS:
         return True, text
     if isinstance(error, OSError) and error.errno in _PLACE_FULL:

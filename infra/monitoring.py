@@ -11,6 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.logging import RichHandler
 
+from infra.credentials import hide_credentials
+
 ROOMS = ("calibration", "associations", "infra", "tasks", "flows")
 
 _product: contextvars.ContextVar[str] = contextvars.ContextVar("product", default="")
@@ -58,6 +60,23 @@ def quiet_prefect(verbose: bool = False) -> None:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }.items():
         os.environ.setdefault(name, value)
+
+
+class _Masked(logging.LogRecord):
+    """A log line without the credentials that may be in it: addresses, answers of servers, what libraries say."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.exc_info:
+            # What a formatter finds here it takes as it is.
+            self.exc_text = hide_credentials(logging.Formatter().formatException(self.exc_info))  # type: ignore[arg-type]
+
+    def getMessage(self) -> str:
+        return hide_credentials(super().getMessage())
+
+
+# For the lines of all libraries, wherever they go (terminal, Prefect, a file), in every process that loads this.
+logging.setLogRecordFactory(_Masked)
 
 
 def show_logs(console: Console, verbose: bool = False) -> None:

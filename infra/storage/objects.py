@@ -36,8 +36,7 @@ def open_store(url: str) -> tuple[Any, str]:
             f"{hide_credentials(url)} has credentials in it, which would be written into logs and reports; give them by the "
             "environment (AWS_PROFILE, AWS_ACCESS_KEY_ID ...) and the URL without them"
         )
-    if "\n" in url or "\0" in url:
-        raise StorageError(f"{url!r} has a line break or a null character in it; correct the path")
+    refuse_odd_characters(url)
     import fsspec
 
     # Listings that are kept would hide what others have written since.
@@ -45,6 +44,18 @@ def open_store(url: str) -> tuple[Any, str]:
     if is_s3(system):
         system.retries = 1  # its client and ``patiently`` repeat what fails
     return system, path
+
+
+def refuse_odd_characters(url: str) -> None:
+    """Fail for a path that no line of a log could show.
+
+    Raises
+    ------
+    StorageError
+        If it has a control character in it.
+    """
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in url):
+        raise StorageError(f"{url!r} has a line break or another control character in it; correct the path")
 
 
 def is_s3(system: Any) -> bool:

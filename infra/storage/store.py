@@ -26,6 +26,7 @@ from infra.storage.objects import (
     info_of,
     open_store,
     read_object,
+    refuse_odd_characters,
     remove_unfinished_uploads,
     upload,
     version_of,
@@ -180,7 +181,15 @@ def guarded(folder: str, check: Callable[[], None]) -> Iterator[None]:
 def _check_guards(url: str) -> None:
     for folder, check in list(_guards.items()):
         if url.startswith(_base(folder)):
+            if is_local(url):
+                _check_links(Path(local_path(folder)), Path(local_path(url)))
             check()
+
+
+def _check_links(folder: Path, target: Path) -> None:
+    real, root = target.parent.resolve(), folder.resolve()
+    if not real.is_relative_to(root):
+        raise StorageError(f"{target} is in {real}, to which a link leads out of {folder}; remove the link")
 
 
 def require_writable(url: str) -> None:
@@ -189,7 +198,7 @@ def require_writable(url: str) -> None:
     Raises
     ------
     StorageError
-        If it cannot be made or written.
+        If it cannot be made or written, or is a URL of no store or with credentials in it.
     """
     if is_local(url):
         with errors("write", url):
@@ -197,6 +206,22 @@ def require_writable(url: str) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             with aside(folder / "empty") as path:
                 path.touch()
+    else:
+        check_url(url)
+
+
+def check_url(url: str) -> None:
+    """Fail where a URL cannot be used: it is of no store that we know, has credentials in it, or odd characters.
+
+    Raises
+    ------
+    StorageError
+    """
+    with errors("read", url):
+        if is_local(url):
+            refuse_odd_characters(url)
+        else:
+            open_store(url)
 
 
 def read_text(url: str) -> str:
