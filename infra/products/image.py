@@ -9,11 +9,12 @@ import numpy as np
 
 from infra.products.fits import Hdu, read_fits, write_fits
 from infra.products.header import Header, ProductError
+from infra.products.stored import Stored
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image (ny, nx), or one per integration (nints, ny, nx).
+    """An image (ny, nx), or one per integration (nints, ny, nx); those of a long exposure may be on disk (``Stored``).
 
     Attributes
     ----------
@@ -110,7 +111,9 @@ def write_image(image: Image, path: str | Path) -> None:
         if array is not None:
             unit = image.header.get("BUNIT") if field_name == "err" else None
             cards = [("BUNIT", unit, "physical units of the error array values")] if unit else ()
-            hdus.append(Hdu(extname, np.asarray(array, dtype), cards=cards))
+            # Rates of a long exposure stay on disk until they are in the file.
+            data = array if isinstance(array, Stored) else np.asarray(array, dtype)
+            hdus.append(Hdu(extname, data, cards=cards))
     for field_name in _TABLES:
         table = getattr(image, field_name)
         if table is not None:

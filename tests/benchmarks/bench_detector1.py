@@ -254,9 +254,9 @@ def measure(folder: Path, kinds: list[str], repeat: int, peer_repeat: int) -> tu
         measure_long(folder, table, notes)
     lines = [
         f"Measured {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} cores ({_processor()}), {_memory():.0f} GiB of memory. "
-        f"Ours: median of {repeat}; `jwst` {_version(peer)}: median of {peer_repeat}, each the better of two exposures in one process. "
-        "CPU is user and system time with files in and out, warm in a worker; a cold start is the wall time of the whole "
-        "command. `python tests/benchmarks/bench_detector1.py` repeats it.",
+        f"Ours: median of {repeat}; `jwst` {_version(peer)}: median of {peer_repeat}, each the better of two exposures of one "
+        "process. CPU is user and system time with files in and out, warm in a worker; a cold start is the wall time of the "
+        "whole command. `python tests/benchmarks/bench_detector1.py` repeats it.",
         "",
         "| exposure | | Calweave | `jwst` | ratio | bar | |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- |",
