@@ -25,7 +25,7 @@ from rich.table import Table
 
 from flows.artifacts import ProgramFailed, final_state, follow, show_summary
 from flows.engine import Limits, available_memory, execute, open_engine
-from flows.estimate import Estimate, estimate, rates, wall_time, work_of
+from flows.estimate import BASE_MEMORY, estimate, rates, wall_time, work_of
 from flows.graph import Node, expand, find_exposures, gather, pipelines_of
 from flows.making import Job, Outcome, now
 from flows.plan import (
@@ -243,7 +243,7 @@ def _calibrate(
             decider(scene, missing_members, {name: one["work"] for name, one in estimates.items()}),
             ended,
             limits,
-            memory_of=lambda node: _memory_beside(estimates.get(node.name)),
+            memory_of=lambda node: max(estimates[node.name].get("memory", 0.0) - BASE_MEMORY, 0.0),
             stop_on_failure=on_failure == "stop",
         )
     about = {"engine": engine, "slots": slots, "plan": {key: value for key, value in page.items() if key != "nodes"}}
@@ -295,11 +295,6 @@ def record_of(*args: Any, **kwargs: Any) -> Mapping[str, Any]:
         return program(*args, **kwargs)
     except ProgramFailed as failure:
         return failure.record
-
-
-def _memory_beside(one: Mapping[str, Any] | None) -> float:
-    """Memory that a node takes beside what the process has anyway [bytes]."""
-    return max(one["memory"] - Estimate().memory, 0.0) if one and "memory" in one else 0.0
 
 
 def tell_plan(page: Mapping[str, Any]) -> None:

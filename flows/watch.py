@@ -23,7 +23,7 @@ from associations.association import Association, read_association
 from associations.generator import Options, generate
 from associations.pool import Pool, candidates_of, make_pool, merge_pools, read_pool
 from flows.engine import Limits, available_memory, execute, open_engine
-from flows.estimate import work_of
+from flows.estimate import BASE_MEMORY, estimate, rates, work_of
 from flows.graph import Node, expand, stage_of
 from flows.making import Outcome, now
 from flows.plan import THERE, MissingMembers, Survey, in_order, survey
@@ -291,19 +291,27 @@ def watching(
     from flows.report import write_report
 
     started, clock = now(), time.monotonic()
-    scene = survey((), {}, {}, output, overrides or {}, fetch=True)
-    watch = Watch(source, output, scene, deadline, stop_after, Arrivals(source), last=clock)
-    _go_on(watch)
-    limits = Limits(slots, available_memory() if memory is None else memory)
-    log.info("watching %s", source)
-    with open_engine(engine, slots, timeout) as submit:
-        execute((), submit, decider(scene, missing_members, watch.work), watch.ended, limits, more=watch.more)
-    waiting = [url for url in watch.urls.values() if url not in watch.scene.headers]
-    about = {"engine": engine, "slots": slots, "released": sorted(watch.released), "unreadable": waiting}
-    record = record_run(scene, [source], watch.outcomes, {}, started, time.monotonic() - clock, about)
-    if watch.outcomes:
-        write_report(record, output, join(output, "report.html"), None)
-    return record
+    with locked(output):
+        scene = survey((), {}, {}, output, overrides or {}, fetch=True)
+        watch = Watch(source, output, scene, deadline, stop_after, Arrivals(source), last=clock)
+        _go_on(watch)
+        known = rates(scene.records.values())
+        log.info("watching %s", source)
+        with open_engine(engine, slots, timeout) as submit:
+            execute(
+                (),
+                submit,
+                decider(scene, missing_members, watch.work),
+                watch.ended,
+                Limits(slots, available_memory() if memory is None else memory),
+                memory_of=lambda node: estimate(node.stage, watch.work[node.name], known).memory - BASE_MEMORY,
+                more=watch.more,
+            )
+        about = {"engine": engine, "slots": slots, "released": sorted(watch.released)}
+        record = record_run(scene, [source], watch.outcomes, {}, started, time.monotonic() - clock, about)
+        if watch.outcomes:
+            write_report(record, output, join(output, "report.html"), None)
+        return record
 
 
 def _go_on(watch: Watch) -> None:
@@ -323,5 +331,4 @@ watch_flow = ObservedFlow(watching, "calweave_watch", "watch {source}")
 def run_watch(source: str, output: str, overrides: Overrides, slots: int, console: Console, **options: Any) -> int:
     """Watch a folder from the command line; returns the exit code."""
     watch_flow.task_runner = ThreadPoolTaskRunner(max_workers=slots)  # type: ignore[assignment]
-    with locked(output):
-        return summarise(watch_flow(source, output, dict(overrides), slots, **options), console)
+    return summarise(watch_flow(source, output, dict(overrides), slots, **options), console)
