@@ -44,9 +44,9 @@ def ramp_fit(ramp: Ramp, references: References, options: RampFitOptions) -> tup
         drop_unused=ramp.header.get("INSTRUME") == "MIRI",
     )
     lost = np.count_nonzero(rate.dq & dq.PIXEL["DO_NOT_USE"])
-    log.info("ramp_fit: median rate %.4g DN/s, %d pixels without", np.nanmedian(rate.data), lost)
-    several = ramp.data.shape[0] > 1
-    return _image(ramp, rate), _image(ramp, rateints) if several else None
+    # One pixel in 16 tells the level; the median of all would take a quarter of the time of the fit.
+    log.info("ramp_fit: median rate %.4g DN/s, %d pixels without", np.nanmedian(rate.data[::4, ::4]), lost)
+    return _image(ramp, rate), None if rateints is None else _image(ramp, rateints)
 
 
 def _select_groups(groupdq: np.ndarray, first: int | None, last: int | None) -> np.ndarray:

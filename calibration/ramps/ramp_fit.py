@@ -15,16 +15,19 @@ Variances of a segment of ``n`` groups (Robberto 2010, JWST-STScI-002128; JWST p
 Groups that charge migration spoiled are not fitted, but the read noise variance counts them, so that the weight of a pixel
 in a mosaic does not depend on where its star is in it.
 
-A row of pixels goes through all groups together. Medians are taken by a sorting network over whole rows, and pixels
-without flags share one table of fit coefficients; the others are fitted one by one.
+A stretch of a row of pixels goes through all groups together, and each sample is read once. Medians are taken by a sorting
+network over the whole stretch, and pixels without flags share one table of fit coefficients; the others are fitted one by
+one. Rows do not know each other: strips of them run in threads, and those of a large exposure come from disk.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from calibration import dq
 from calibration.jit import kernel
+from calibration.ramps.jump import find_lost_groups
+from calibration.strips import map_rows, rows_of, zeros
 
 _SATURATED = dq.GROUP["SATURATED"]
 _DO_NOT_USE = dq.GROUP["DO_NOT_USE"]
@@ -36,6 +39,9 @@ _P_DO_NOT_USE = dq.PIXEL["DO_NOT_USE"]
 _P_JUMP = dq.PIXEL["JUMP_DET"]
 _P_PERSISTENCE = dq.PIXEL["PERSISTENCE"]
 _P_NO_GAIN = dq.PIXEL["NO_GAIN_VALUE"]
+
+#: Pixels of a row that are fitted together: their groups stay in the nearest cache.
+_WIDTH = 512
 
 #: A variance from here on says that nothing was measured [(DN/s)^2].
 LARGEST_VARIANCE = 1.0e6
@@ -85,8 +91,8 @@ def fit_ramps(
     zeroframe: np.ndarray | None = None,
     suppress_one_group: bool = True,
     drop_unused: bool = False,
-) -> tuple[Rates, Rates]:
-    """Count rates of the exposure, and of each integration.
+) -> tuple[Rates, Rates | None]:
+    """Count rates of the exposure, and of each integration where there are several.
 
     Parameters
     ----------
@@ -113,8 +119,8 @@ def fit_ramps(
     -------
     rate : Rates
         (ny, nx)
-    rateints : Rates
-        (nints, ny, nx)
+    rateints : Rates or None
+        (nints, ny, nx); None for a single integration, which is the exposure.
     """
     for name, array in (("pixeldq", pixeldq), ("gain", gain), ("readnoise", readnoise), ("dark_current", dark_current)):
         if array is not None and array.shape != data.shape[-2:]:
@@ -131,31 +137,48 @@ def fit_ramps(
     nints, _, ny, nx = data.shape
     start, stop = _used_groups(groupdq) if drop_unused else (0, data.shape[1])
     ngroups = stop - start
-    rate, rateints = _empty((ny, nx)), _empty((nints, ny, nx))
-    no_gain = ~(gain > 0)
-    flags = np.where(no_gain, pixeldq | _P_NO_GAIN | _P_DO_NOT_USE, pixeldq)
-    dark = np.zeros((ny, nx), np.float32) if dark_current is None else dark_current.astype(np.float32, copy=False)
-    first_frames = np.zeros((0, ny, nx), np.float32) if zeroframe is None else zeroframe
-    _fit(
-        start, ngroups, data, groupdq, flags, gain, readnoise, dark, first_frames,
-        timing.frame, timing.group, timing.first_group, 1 / np.sqrt(2.0 * timing.nframes),
-        suppress_one_group and ngroups > 1, _coefficients(ngroups),
-        rate.data, rate.err, rate.dq, rate.var_poisson, rate.var_rnoise,
-        rateints.data, rateints.err, rateints.dq, rateints.var_poisson, rateints.var_rnoise,
-    )  # fmt: skip
+    rate = _empty(gain, (ny, nx))
+    rateints = _empty(data, (nints, ny, nx)) if nints > 1 else None
+    dark = np.zeros((0, 0), np.float32) if dark_current is None else dark_current.astype(np.float32, copy=False)
+    coefficients = _coefficients(ngroups)
+
+    def work(rows: slice) -> None:
+        (signal, first), (flags, _) = rows_of(data, rows), rows_of(groupdq, rows)
+        nothing = np.zeros((0, 0, 0), np.float32)
+        frames, first_frame = (nothing, 0) if zeroframe is None else rows_of(zeroframe, rows)
+        ints, first_int = _rows_of(rateints, rows) if rateints is not None else (_empty(nothing, (0, 0, 0)), 0)
+        _fit(
+            rows.start, rows.stop, start, ngroups, signal, flags, first, pixeldq, gain, readnoise, dark,
+            frames, first_frame, timing.frame, timing.group, timing.first_group, 1 / np.sqrt(2.0 * timing.nframes),
+            suppress_one_group and ngroups > 1, coefficients,
+            rate.data, rate.err, rate.dq, rate.var_poisson, rate.var_rnoise,
+            ints.data, ints.err, ints.dq, ints.var_poisson, ints.var_rnoise, first_int,
+        )  # fmt: skip
+        if rateints is not None and ints is not rateints:
+            for plane in fields(Rates):
+                getattr(rateints, plane.name)[..., rows, :] = getattr(ints, plane.name)
+
+    map_rows(work, data)
     return rate, rateints
 
 
 def _used_groups(groupdq: np.ndarray) -> tuple[int, int]:
-    unused = [bool((groupdq[:, g] & _DO_NOT_USE).all()) for g in (*range(groupdq.shape[1] - 1), -1)]
+    unused = find_lost_groups(groupdq).all(axis=0).tolist()
     start = unused[:-1].index(False) if False in unused[:-1] else len(unused) - 1
     stop = len(unused) - 1 if unused[-1] and len(unused) - start > 1 else len(unused)
     return start, stop
 
 
-def _empty(shape: tuple[int, ...]) -> Rates:
-    data, err, var_poisson, var_rnoise = (np.zeros(shape, np.float32) for _ in range(4))
-    return Rates(data, err, np.zeros(shape, np.uint32), var_poisson, var_rnoise)
+def _empty(like: np.ndarray, shape: tuple[int, ...]) -> Rates:
+    data, err, var_poisson, var_rnoise = (zeros(like, shape, np.float32) for _ in range(4))
+    return Rates(data, err, zeros(like, shape, np.uint32), var_poisson, var_rnoise)
+
+
+def _rows_of(rates: Rates, rows: slice) -> tuple[Rates, int]:
+    if isinstance(rates.data, np.ndarray):
+        return rates, 0
+    nints, _, nx = rates.data.shape
+    return _empty(np.zeros(0), (nints, rows.stop - rows.start, nx)), rows.start
 
 
 def _coefficients(ngroups: int) -> np.ndarray:
@@ -173,9 +196,7 @@ def _coefficients(ngroups: int) -> np.ndarray:
 def _power_step(rise, gain, noise):
     """Which power of the weights suits a segment that rises by this much [DN]; ``noise`` [e-] is of one group."""
     variance = noise * noise + rise * gain
-    if not variance > 0:
-        return 0
-    ratio = rise * gain / np.sqrt(variance)
+    ratio = rise * gain / np.sqrt(variance) if variance > 0 else 0.0
     step = 0
     for limit in _STEPS:
         step += ratio >= limit
@@ -200,15 +221,15 @@ def _weight(distance, step):
 
 
 @kernel
-def _segment_slope(ramp, x, start, stop, gain, noise):
-    """Weighted least squares slope of groups ``start`` to ``stop - 1`` of pixel ``x`` [DN / group]."""
-    step = _power_step(np.float64(ramp[stop - 1, x]) - np.float64(ramp[start, x]), gain, noise)
+def _segment_slope(ramp, start, stop, gain, noise):
+    """Weighted least squares slope of groups ``start`` to ``stop - 1`` of one ramp (ngroups, 1) [DN / group]."""
+    step = _power_step(np.float64(ramp[stop - 1, 0]) - np.float64(ramp[start, 0]), gain, noise)
     middle = 0.5 * (stop - 1 - start)
     above, below = 0.0, 0.0
     for g in range(start, stop):
         lever = g - start - middle
         product = _weight(abs(lever) / middle, step) * lever
-        above += product * ramp[g, x]
+        above += product * ramp[g, 0]
         below += product * lever
     return above / below
 
@@ -240,232 +261,287 @@ def _sort_rows(rows, n, width):
         p //= 2
 
 
-# i = integration, g = group, k = difference, y = row, x = column
+# i = integration, g = group, k = difference, y = row of the detector, x = column
 @kernel
 def _fit(
-    skipped, ngroups, data, groupdq, pixeldq, gain, readnoise, dark, zeroframe,
+    start_row, stop_row, skipped, ngroups, data, groupdq, first, pixeldq, gain, readnoise, dark, zeroframe, first_frame,
     frame_time, group_time, first_time, group_noise, suppress, coefficients,
     data_out, err_out, dq_out, poisson_out, rnoise_out,
-    idata_out, ierr_out, idq_out, ipoisson_out, irnoise_out,
+    idata_out, ierr_out, idq_out, ipoisson_out, irnoise_out, first_int,
 ):  # fmt: skip
-    nints, _, ny, nx = data.shape
-    ramp = np.empty((ngroups, nx), np.float32)
-    flags = np.empty((ngroups, nx), np.uint8)
-    differences = np.empty((max(1, ngroups - 1), nx), np.float32)
-    usable = np.empty(nx, np.int32)
-    good = np.empty(nx, np.int32)
-    unflagged = np.empty(nx, np.int32)
-    together = np.empty(nx, np.uint8)
-    median = np.empty(nx)
-    rise = np.empty(nx)
-    slope = np.empty(nx)
-    step = np.empty(nx, np.int64)
-    table = coefficients.T.copy()
-    sum_slope, sum_rnoise, sum_poisson = np.empty(nx), np.empty(nx), np.empty(nx)
-    ints_lost, ints_full, ever_full = np.empty(nx, np.int32), np.empty(nx, np.int32), np.empty(nx, np.bool_)
-    has_loss, sum_with_loss = np.empty(nx, np.bool_), np.empty(nx)
-    noise_row = np.empty(nx)
-    infinite = np.float32(np.inf)
+    nints, _, _, nx = data.shape
+    width = min(nx, _WIDTH)
+    several = idata_out.shape[0] > 0
+    has_dark = dark.shape[0] > 0
+    ramp, flags = np.empty((ngroups, width), np.float32), np.empty((ngroups, width), np.uint8)
+    differences = np.empty((max(1, ngroups - 1), width), np.float32)
+    together, slope = np.empty((nints, width), np.uint8), np.zeros((nints, width))
+    one_ramp, one_flags = np.empty((ngroups, 1), np.float32), np.empty((ngroups, 1), np.uint8)
+    median, noise, rnoise, poisson = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
+    step, table = np.empty(width, np.int64), coefficients.T.copy()
+    sum_slope, sum_rnoise, sum_poisson = np.empty(width), np.empty(width), np.empty(width)
+    ints_lost, ints_full, ever_full = np.empty(width, np.int32), np.empty(width, np.int32), np.empty(width, np.bool_)
+    has_loss, sum_with_loss = np.empty(width, np.bool_), np.empty(width)
+    # Of the ramps without any flag: how many integrations, the sum of slopes, the inverse variances of one.
+    whole, sum_whole, of_noise, of_photons = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
+    lost = np.empty(width, np.bool_)
+    noise_scale = 12.0 * (group_noise / group_time) ** 2 / (np.float64(ngroups) ** 3 - ngroups)
+    for y in range(start_row, stop_row):
+        for left in range(0, nx, width):
+            n = min(width, nx - left)
+            here = slice(left, left + n)
+            factor, flag, noise_row = gain[y, here], pixeldq[y, here], readnoise[y, here]
+            for x in range(n):
+                noise[x] = np.float64(noise_row[x]) * np.float64(factor[x]) * group_noise
+                median[x] = sum_slope[x] = sum_rnoise[x] = sum_poisson[x] = sum_with_loss[x] = 0.0
+                whole[x] = sum_whole[x] = 0.0
+                ints_lost[x] = ints_full[x] = 0
+                ever_full[x] = has_loss[x] = False
+                dq_out[y, left + x] = flag[x] if factor[x] > 0 else flag[x] | _P_NO_GAIN | _P_DO_NOT_USE
+            flag = dq_out[y, here].copy()
 
-    for y in range(ny):
-        # The median rate of each pixel, for the Poisson variance: the mean over integrations.
-        median[:] = 0.0
-        for i in range(nints):
-            _load(data, groupdq, i, y, skipped, ramp, flags)
-            _count(flags, good, unflagged, together)
-            if ngroups == 1:
-                for x in range(nx):
-                    first = np.float64(ramp[0, x]) / first_time
-                    median[x] += first if flags[0, x] & (_SATURATED | _DO_NOT_USE) == 0 else 0.0
-                continue
-            usable[:] = 0
-            for g in range(ngroups - 1):
-                here, after, row = flags[g], flags[g + 1], differences[g]
-                signal, following = ramp[g], ramp[g + 1]
-                for x in range(nx):
-                    spoiled = (here[x] | after[x]) & (_SATURATED | _DO_NOT_USE) | after[x] & _JUMP
-                    row[x] = infinite if spoiled != 0 else following[x] - signal[x]
-                    usable[x] += 1 if spoiled == 0 else 0
-            _sort_rows(differences, ngroups - 1, nx)
-            for x in range(nx):
-                n = usable[x]
-                if not suppress and unflagged[x] == 1 and flags[0, x] == 0:
-                    median[x] += np.float64(ramp[0, x]) / first_time
-                elif not suppress and unflagged[x] == 0 and zeroframe.shape[0] > 0 and zeroframe[i, y, x] != 0:
-                    median[x] += np.float64(zeroframe[i, y, x]) / frame_time
-                elif suppress and good[x] == 1:
-                    continue
-                elif n > 0:
-                    lower, upper = differences[(n - 1) // 2, x], differences[n // 2, x]
-                    median[x] += 0.5 * (np.float64(lower) + np.float64(upper)) / group_time
-                elif flags[0, x] & (_SATURATED | _DO_NOT_USE) == 0:
-                    median[x] += np.float64(ramp[0, x]) / group_time
-        for x in range(nx):
-            median[x] = max(median[x] / nints, 0.0) + np.float64(dark[y, x])
-            noise_row[x] = np.float64(readnoise[y, x]) * np.float64(gain[y, x]) * group_noise
-            sum_slope[x] = sum_rnoise[x] = sum_poisson[x] = 0.0
-            ints_lost[x] = ints_full[x] = 0
-            ever_full[x] = has_loss[x] = False
-            sum_with_loss[x] = 0.0
-            dq_out[y, x] = pixeldq[y, x]
+            # The median rate of each pixel, for the Poisson variance: the mean over integrations.
+            for i in range(nints):
+                _load(data, groupdq, i, y - first, skipped, left, n, ramp, flags, together[i])
+                if ngroups > 2:
+                    _fit_whole(ramp, factor, noise, table, step, slope[i], n)
+                _find_differences(ramp, flags, n, differences)
+                _sort_rows(differences, ngroups - 1, n)
+                low, high = differences[max(ngroups - 2, 0) // 2], differences[(ngroups - 1) // 2]
+                for x in range(n):
+                    both = np.float64(low[x]) + np.float64(high[x])
+                    median[x] += 0.5 * both / group_time if together[i, x] == 0 and ngroups > 2 else 0.0
+                for x in range(n):
+                    if together[i, x] != 0 or ngroups <= 2:
+                        frame = _frame_of(zeroframe, i, y - first_frame, left + x)
+                        median[x] += _typical_rate(
+                            ramp, flags, differences, x, frame, suppress, frame_time, group_time, first_time
+                        )
+            for x in range(n):
+                current = np.float64(dark[y, left + x]) if has_dark else 0.0
+                median[x] = max(median[x] / nints, 0.0) + current
+                usable = factor[x] > 0
+                rnoise[x] = np.float64(noise_row[x]) ** 2 * noise_scale
+                inverse = np.float64(factor[x]) * group_time * (ngroups - 1) / median[x]
+                of_noise[x] = 1.0 / rnoise[x] if usable else 0.0
+                of_photons[x] = inverse if usable and median[x] > 0 else 0.0
+                poisson[x] = 1.0 / inverse if several else 0.0
+                lost[x] = not usable or flag[x] & _P_DO_NOT_USE != 0
 
-        for i in range(nints):
-            if nints > 1:
-                _load(data, groupdq, i, y, skipped, ramp, flags)
-                _count(flags, good, unflagged, together)
-            # Ramps without any flag: all in a row alike.
-            if ngroups > 2:
-                for x in range(nx):
-                    rise[x] = np.float64(ramp[ngroups - 1, x]) - np.float64(ramp[0, x])
-                    slope[x] = 0.0
-                for x in range(nx):
-                    step[x] = _power_step(rise[x], np.float64(gain[y, x]), noise_row[x])
-                for g in range(ngroups):
-                    row, factors = ramp[g], table[g]
-                    for x in range(nx):
-                        slope[x] += factors[step[x]] * row[x]
-            for x in range(nx):
-                flag = pixeldq[y, x]
-                factor, noise = np.float64(gain[y, x]), noise_row[x]
-                noise_dn = noise / factor
-                inverse_rnoise, inverse_poisson, inverse_total, weighted = 0.0, 0.0, 0.0, 0.0
-                lost, full = False, False
-                if together[x] == 0 and not factor > 0:
-                    lost = True
-                elif together[x] == 0 and ngroups > 2:
-                    levers = np.float64(ngroups) ** 3 - ngroups
-                    rnoise = 12.0 * (noise_dn / group_time) ** 2 / levers
-                    poisson = median[x] / (factor * group_time * (ngroups - 1))
-                    inverse_rnoise = 1.0 / rnoise
-                    inverse_poisson = 1.0 / poisson if poisson > 0 else 0.0
-                    inverse_total = 1.0 / (rnoise + poisson)
-                    weighted = slope[x] / group_time * inverse_rnoise
-                else:
-                    saturated, unusable = 0, 0
+            for i in range(nints):
+                # Ramps without any flag: all alike.
+                for x in range(n):
+                    plain = together[i, x] == 0 and ngroups > 2
+                    whole[x] += 1.0 if plain else 0.0
+                    sum_whole[x] += slope[i, x] if plain else 0.0
+                if several:
+                    v = y - first_int
+                    idata, ierr, ipoisson, irnoise = (
+                        idata_out[i, v, here], ierr_out[i, v, here], ipoisson_out[i, v, here], irnoise_out[i, v, here]
+                    )  # fmt: skip
+                    for x in range(n):
+                        # pixeldq itself may say that the pixel is saturated.
+                        nothing = lost[x] or flag[x] & _P_SATURATED != 0
+                        total = rnoise[x] + poisson[x]
+                        idata[x] = np.nan if nothing else slope[i, x] / group_time
+                        ierr[x] = np.sqrt(total) if not nothing and total <= LARGEST_VARIANCE else 0.0
+                        ipoisson[x] = poisson[x] if not nothing and poisson[x] < LARGEST_VARIANCE else 0.0
+                        irnoise[x] = rnoise[x] if not nothing and rnoise[x] < LARGEST_VARIANCE else 0.0
+                        idq_out[i, v, left + x] = flag[x]
+                for x in range(n):
+                    if together[i, x] == 0 and ngroups > 2:
+                        continue
                     for g in range(ngroups):
-                        saturated += flags[g, x] & _SATURATED != 0
-                        unusable += flags[g, x] & (_SATURATED | _DO_NOT_USE) != 0
-                    if suppress and good[x] == 1:
+                        signal, mark = (
+                            data[i, skipped + g, y - first, left + x],
+                            groupdq[i, skipped + g, y - first, left + x],
+                        )
+                        finite = abs(signal) < np.inf
+                        one_ramp[g, 0] = signal if finite else np.float32(0)
+                        one_flags[g, 0] = mark if finite else mark | _DO_NOT_USE
+                    if skipped > 0:
+                        one_flags[0, 0] &= ~_JUMP
+                    frame = _frame_of(zeroframe, i, y - first_frame, left + x)
+                    gain_here = np.float64(factor[x])
+                    good, unflagged, saturated, unusable = _count(one_flags)
+                    if suppress and good == 1:
                         unusable = ngroups
-                    only_first = not suppress and unflagged[x] == 1 and flags[0, x] == 0
-                    by_zeroframe = (
-                        not suppress and unflagged[x] == 0 and zeroframe.shape[0] > 0 and zeroframe[i, y, x] != 0
-                    )
+                    only_first = not suppress and unflagged == 1 and one_flags[0, 0] == 0
+                    by_zeroframe = not suppress and unflagged == 0 and frame != 0
                     if by_zeroframe:
-                        ramp[0, x] = zeroframe[i, y, x]
-                        flags[0, x] = 0
+                        one_ramp[0, 0] = frame
+                        one_flags[0, 0] = 0
                         unusable -= 1
                         if saturated == ngroups:
                             saturated -= 1
-                    if together[x] & _JUMP:
-                        flag |= _P_JUMP
-                        dq_out[y, x] |= _P_JUMP
-                    if together[x] & _PERSISTENCE:
-                        flag |= _P_PERSISTENCE
-                        dq_out[y, x] |= _P_PERSISTENCE
-                    if flags[0, x] & _SATURATED != 0:
-                        lost = full = True
-                    elif unusable >= ngroups or not factor > 0:
-                        lost, full = True, saturated == ngroups
+                    marks = flag[x]
+                    if together[i, x] & _JUMP:
+                        marks |= _P_JUMP
+                    if together[i, x] & _PERSISTENCE:
+                        marks |= _P_PERSISTENCE
+                    dq_out[y, left + x] |= marks
+                    inverse_rnoise, inverse_poisson, inverse_total, weighted = 0.0, 0.0, 0.0, 0.0
+                    nothing, full = False, False
+                    if one_flags[0, 0] & _SATURATED != 0:
+                        nothing = full = True
+                    elif unusable >= ngroups or not gain_here > 0:
+                        nothing, full = True, saturated == ngroups
                     else:
                         one_time = first_time if only_first else frame_time if by_zeroframe else group_time
                         inverse_rnoise, inverse_poisson, inverse_total, weighted = _fit_segments(
-                            ramp, flags, x, factor, noise, median[x], group_time, one_time
+                            one_ramp, one_flags, gain_here, noise[x], median[x], group_time, one_time
                         )
                         # No group was left that a line could go through.
-                        lost = inverse_rnoise == 0.0
+                        nothing = inverse_rnoise == 0.0
                     ever_full[x] |= saturated > 0
                     if saturated > 0:
-                        flag |= _P_SATURATED
-                lost |= flag & _P_DO_NOT_USE != 0
-                if lost:
-                    flag |= _P_DO_NOT_USE
-                    ints_lost[x] += 1
-                if full:
-                    flag |= _P_SATURATED
-                    ints_full[x] += 1
-                rnoise = 1.0 / inverse_rnoise if inverse_rnoise > 0 else 0.0
-                poisson = 1.0 / inverse_poisson if inverse_poisson > 0 else 0.0
-                # pixeldq itself may say that the pixel is saturated.
-                if lost or pixeldq[y, x] & _P_SATURATED != 0:
-                    idata_out[i, y, x] = np.nan
-                else:
-                    total = 1.0 / inverse_total
-                    idata_out[i, y, x] = weighted * rnoise
-                    ierr_out[i, y, x] = np.sqrt(total) if total <= LARGEST_VARIANCE else 0.0
-                    ipoisson_out[i, y, x] = poisson if poisson < LARGEST_VARIANCE else 0.0
-                    irnoise_out[i, y, x] = rnoise if rnoise < LARGEST_VARIANCE else 0.0
-                idq_out[i, y, x] = flag
-                if together[x] & _CHARGELOSS != 0 and factor > 0:
-                    has_loss[x] = True
-                    for g in range(ngroups):
-                        if flags[g, x] & _CHARGELOSS != 0:
-                            flags[g, x] ^= _CHARGELOSS | _DO_NOT_USE
-                    with_loss = _fit_segments(ramp, flags, x, factor, noise, median[x], group_time, group_time)[0]
-                    sum_with_loss[x] += with_loss
-                    if not lost:
-                        rnoise = 1.0 / with_loss
-                        irnoise_out[i, y, x] = rnoise if rnoise < LARGEST_VARIANCE else 0.0
-                elif not lost:
-                    sum_with_loss[x] += inverse_rnoise
-                sum_slope[x] += weighted
-                sum_rnoise[x] += inverse_rnoise
-                sum_poisson[x] += inverse_poisson
-        for x in range(nx):
-            if ints_lost[x] == nints:
-                dq_out[y, x] |= _P_DO_NOT_USE
-            if ints_full[x] == nints:
-                dq_out[y, x] |= _P_SATURATED
-            if dq_out[y, x] & (_P_DO_NOT_USE | _P_SATURATED) != 0 or sum_rnoise[x] == 0.0:
-                data_out[y, x] = np.nan
-            else:
-                rnoise = 1.0 / sum_rnoise[x]
-                poisson = 1.0 / sum_poisson[x] if sum_poisson[x] > 0 else 0.0
-                data_out[y, x] = sum_slope[x] * rnoise
-                rnoise = rnoise if rnoise < LARGEST_VARIANCE else 0.0
-                poisson = poisson if poisson < LARGEST_VARIANCE else 0.0
-                rnoise_out[y, x], poisson_out[y, x] = rnoise, poisson
-                err_out[y, x] = np.sqrt(rnoise + poisson)
-                if has_loss[x]:
-                    rnoise = 1.0 / sum_with_loss[x]
-                    rnoise_out[y, x] = rnoise if rnoise < LARGEST_VARIANCE else 0.0
-            if ever_full[x]:
-                dq_out[y, x] |= _P_SATURATED
+                        marks |= _P_SATURATED
+                    nothing |= flag[x] & _P_DO_NOT_USE != 0
+                    if nothing:
+                        marks |= _P_DO_NOT_USE
+                        ints_lost[x] += 1
+                    if full:
+                        marks |= _P_SATURATED
+                        ints_full[x] += 1
+                    with_loss = inverse_rnoise
+                    if together[i, x] & _CHARGELOSS != 0 and gain_here > 0:
+                        has_loss[x] = True
+                        for g in range(ngroups):
+                            if one_flags[g, 0] & _CHARGELOSS != 0:
+                                one_flags[g, 0] ^= _CHARGELOSS | _DO_NOT_USE
+                        with_loss = _fit_segments(
+                            one_ramp, one_flags, gain_here, noise[x], median[x], group_time, group_time
+                        )[0]
+                        sum_with_loss[x] += with_loss
+                    elif not nothing:
+                        sum_with_loss[x] += inverse_rnoise
+                    sum_slope[x] += weighted
+                    sum_rnoise[x] += inverse_rnoise
+                    sum_poisson[x] += inverse_poisson
+                    if several:
+                        v, u = y - first_int, left + x
+                        nothing |= flag[x] & _P_SATURATED != 0
+                        total = 1.0 / inverse_total if inverse_total > 0 else np.inf
+                        photons = 1.0 / inverse_poisson if inverse_poisson > 0 else 0.0
+                        read = 1.0 / with_loss if with_loss > 0 else np.inf
+                        idata_out[i, v, u] = np.nan if nothing else weighted / inverse_rnoise
+                        ierr_out[i, v, u] = np.sqrt(total) if not nothing and total <= LARGEST_VARIANCE else 0.0
+                        ipoisson_out[i, v, u] = photons if not nothing and photons < LARGEST_VARIANCE else 0.0
+                        irnoise_out[i, v, u] = read if not nothing and read < LARGEST_VARIANCE else 0.0
+                        idq_out[i, v, u] = marks
+            for x in range(n):
+                ints_lost[x] += np.int32(whole[x]) if lost[x] else 0
+                mark = dq_out[y, left + x]
+                mark |= _P_DO_NOT_USE if ints_lost[x] == nints else np.uint32(0)
+                mark |= _P_SATURATED if ints_full[x] == nints else np.uint32(0)
+                inverse_rnoise = sum_rnoise[x] + whole[x] * of_noise[x]
+                inverse_poisson = sum_poisson[x] + whole[x] * of_photons[x]
+                nothing = mark & (_P_DO_NOT_USE | _P_SATURATED) != 0 or inverse_rnoise == 0.0
+                read = 1.0 / inverse_rnoise
+                photons = 1.0 / inverse_poisson if inverse_poisson > 0 else 0.0
+                value = (sum_slope[x] + sum_whole[x] * of_noise[x] / group_time) * read
+                read = read if read < LARGEST_VARIANCE else 0.0
+                photons = photons if photons < LARGEST_VARIANCE else 0.0
+                err = np.sqrt(read + photons)
+                data_out[y, left + x] = np.nan if nothing else value
+                err_out[y, left + x] = 0.0 if nothing else err
+                poisson_out[y, left + x] = 0.0 if nothing else photons
+                rnoise_out[y, left + x] = 0.0 if nothing else read
+                dq_out[y, left + x] = mark | (_P_SATURATED if ever_full[x] else np.uint32(0))
+            for x in range(n):
+                if has_loss[x] and not np.isnan(data_out[y, left + x]):
+                    read = 1.0 / (sum_with_loss[x] + (0.0 if lost[x] else whole[x] * of_noise[x]))
+                    rnoise_out[y, left + x] = read if read < LARGEST_VARIANCE else 0.0
 
 
 @kernel
-def _load(data, groupdq, i, y, skipped, ramp, flags):
-    """One row of one integration; a sample that is not finite is flagged, and 0 so that it can be added."""
-    ngroups, nx = ramp.shape
-    for g in range(ngroups):
-        source, marks, row, out = data[i, skipped + g, y], groupdq[i, skipped + g, y], ramp[g], flags[g]
-        for x in range(nx):
-            finite = abs(source[x]) < np.inf
-            row[x] = source[x] if finite else np.float32(0)
-            out[x] = marks[x] if finite else marks[x] | _DO_NOT_USE
-    if skipped > 0:
+def _load(data, groupdq, i, y, skipped, left, n, ramp, flags, together):
+    """A stretch of one row of one integration; a sample that is not finite is flagged, and 0 so that it can be added."""
+    together[:n] = 0
+    for g in range(ramp.shape[0]):
+        signal, marks = data[i, skipped + g, y, left : left + n], groupdq[i, skipped + g, y, left : left + n]
+        row, out = ramp[g], flags[g]
         # A jump since a group that is left out is none.
-        for x in range(nx):
-            flags[0, x] &= ~_JUMP
+        kept = ~_JUMP if g == 0 and skipped > 0 else ~np.uint8(0)
+        for x in range(n):
+            finite = abs(signal[x]) < np.inf
+            row[x] = signal[x] if finite else np.float32(0)
+            mark = (marks[x] & kept) if finite else (marks[x] & kept) | _DO_NOT_USE
+            out[x] = mark
+            together[x] |= mark
 
 
 @kernel
-def _count(flags, good, unflagged, together):
-    """Groups that are good but for persistence, groups without any flag, and all flags of a ramp together."""
-    ngroups, nx = flags.shape
-    good[:] = 0
-    unflagged[:] = 0
-    together[:] = 0
-    for g in range(ngroups):
-        row = flags[g]
-        for x in range(nx):
-            good[x] += 1 if row[x] & ~_PERSISTENCE == 0 else 0
-            unflagged[x] += 1 if row[x] == 0 else 0
-            together[x] |= row[x]
+def _frame_of(zeroframe, i, y, x):
+    """The first frame of a ramp [DN], 0 where there is none that can be used."""
+    frame = np.float64(zeroframe[i, y, x]) if zeroframe.shape[0] > 0 else 0.0
+    return frame if abs(frame) < np.inf else 0.0
 
 
 @kernel
-def _fit_segments(ramp, flags, x, gain, noise, median, group_time, one_time):
+def _find_differences(ramp, flags, n, differences):
+    """Differences of successive groups [DN], infinite where they cannot be used."""
+    infinite = np.float32(np.inf)
+    for g in range(ramp.shape[0] - 1):
+        before, after, row, signal, following = flags[g], flags[g + 1], differences[g], ramp[g], ramp[g + 1]
+        for x in range(n):
+            spoiled = (before[x] | after[x]) & (_SATURATED | _DO_NOT_USE) | after[x] & _JUMP
+            row[x] = infinite if spoiled != 0 else following[x] - signal[x]
+
+
+@kernel
+def _fit_whole(ramp, gain, noise, table, step, slope, n):
+    """Slopes [DN / group] of all ramps as if none had a flag."""
+    ngroups = ramp.shape[0]
+    low, high = ramp[0], ramp[ngroups - 1]
+    for x in range(n):
+        step[x] = _power_step(np.float64(high[x]) - np.float64(low[x]), np.float64(gain[x]), noise[x])
+        slope[x] = 0.0
+    # The coefficients of the two halves are opposite.
+    for g in range((ngroups + 1) // 2, ngroups):
+        low, high, factors = ramp[ngroups - 1 - g], ramp[g], table[g]
+        for x in range(n):
+            slope[x] += factors[step[x]] * (np.float64(high[x]) - np.float64(low[x]))
+
+
+@kernel
+def _typical_rate(ramp, flags, differences, x, zeroframe, suppress, frame_time, group_time, first_time):
+    """Median rate [DN/s] of one ramp that has flags; ``differences`` are in order, those that cannot be used last."""
+    ngroups = flags.shape[0]
+    good, unflagged, _, _ = _count(flags[:, x : x + 1])
+    first = np.float64(ramp[0, x])
+    first_is_usable = flags[0, x] & (_SATURATED | _DO_NOT_USE) == 0
+    if ngroups == 1:
+        return first / first_time if first_is_usable else 0.0
+    n = 0
+    while n < ngroups - 1 and differences[n, x] < np.inf:
+        n += 1
+    if not suppress and unflagged == 1 and flags[0, x] == 0:
+        return first / first_time
+    if not suppress and unflagged == 0 and zeroframe != 0:
+        return zeroframe / frame_time
+    if suppress and good == 1:
+        return 0.0
+    if n > 0:
+        return 0.5 * (np.float64(differences[(n - 1) // 2, x]) + np.float64(differences[n // 2, x])) / group_time
+    return first / group_time if first_is_usable else 0.0
+
+
+@kernel
+def _count(flags):
+    """Groups of one ramp that are good but for persistence; without any flag; saturated; saturated or not to be used."""
+    good, unflagged, saturated, unusable = 0, 0, 0, 0
+    for g in range(flags.shape[0]):
+        mark = flags[g, 0]
+        good += mark & ~_PERSISTENCE == 0
+        unflagged += mark == 0
+        saturated += mark & _SATURATED != 0
+        unusable += mark & (_SATURATED | _DO_NOT_USE) != 0
+    return good, unflagged, saturated, unusable
+
+
+@kernel
+def _fit_segments(ramp, flags, gain, noise, median, group_time, one_time):
     """Sums over the segments of one ramp of 1/var_rnoise, 1/var_poisson, 1/variance and slope/var_rnoise."""
     ngroups = flags.shape[0]
     noise_dn = noise / gain
@@ -473,11 +549,11 @@ def _fit_segments(ramp, flags, x, gain, noise, median, group_time, one_time):
     inverse_rnoise, inverse_poisson, inverse_total, weighted = 0.0, 0.0, 0.0, 0.0
     start = -1
     for g in range(ngroups + 1):
-        is_good = g < ngroups and flags[g, x] & ~_PERSISTENCE == 0
+        is_good = g < ngroups and flags[g, 0] & ~_PERSISTENCE == 0
         if is_good:
             if start < 0:
                 # A group with a jump and nothing else begins the segment after the jump.
-                after_jump = g > 0 and flags[g - 1, x] & ~_PERSISTENCE == _JUMP
+                after_jump = g > 0 and flags[g - 1, 0] & ~_PERSISTENCE == _JUMP
                 start = g - 1 if after_jump else g
             continue
         if start < 0:
@@ -487,9 +563,9 @@ def _fit_segments(ramp, flags, x, gain, noise, median, group_time, one_time):
             first_single = start if first_single < 0 else first_single
         else:
             if length == 2:
-                slope = np.float64(ramp[start + 1, x]) - np.float64(ramp[start, x])
+                slope = np.float64(ramp[start + 1, 0]) - np.float64(ramp[start, 0])
             else:
-                slope = _segment_slope(ramp, x, start, g, gain, noise)
+                slope = _segment_slope(ramp, start, g, gain, noise)
             rnoise = 12.0 * (noise_dn / group_time) ** 2 / (np.float64(length) ** 3 - length)
             poisson = median / (gain * group_time * (length - 1))
             inverse_rnoise += 1.0 / rnoise
@@ -505,5 +581,5 @@ def _fit_segments(ramp, flags, x, gain, noise, median, group_time, one_time):
         inverse_rnoise = 1.0 / rnoise
         inverse_poisson = 1.0 / poisson if poisson > 0 else 0.0
         inverse_total = 1.0 / (rnoise + poisson)
-        weighted = np.float64(ramp[first_single, x]) / one_time / rnoise
+        weighted = np.float64(ramp[first_single, 0]) / one_time / rnoise
     return inverse_rnoise, inverse_poisson, inverse_total, weighted

@@ -1,12 +1,16 @@
 """Ramp fit: the kernel against its definition in plain NumPy, ramp by ramp; and rates that we put in."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration import dq
-from calibration.ramps.ramp_fit import Timing, _sort_rows, fit_ramps
+from calibration.ramps.ramp_fit import Rates, Timing, _sort_rows, fit_ramps
+from calibration.strips import threads
+from infra.products.stored import store
 
 JUMP, SATURATED, DO_NOT_USE, PERSISTENCE, CHARGELOSS = (
     dq.GROUP[name] for name in ("JUMP_DET", "SATURATED", "DO_NOT_USE", "PERSISTENCE", "CHARGELOSS")
@@ -105,6 +109,11 @@ def test_agrees_with_the_definition(seed, nints, ngroups):
     groupdq = np.where(rng.random(shape) < 0.15, rng.choice([JUMP, DO_NOT_USE, PERSISTENCE], shape), 0).astype(np.uint8)
     groupdq[np.cumsum(rng.random(shape) < 0.05, axis=1) > 0] |= SATURATED
     rates, rateints = fit(data, groupdq)
+    if nints == 1:
+        assert rateints is None
+        # The same as those of the first of two alike, but for the error, which the exposure sums over its plane.
+        rateints = fit(np.concatenate([data, data]), np.concatenate([groupdq, groupdq]))[1]
+        rateints = Rates(*(getattr(rateints, plane.name)[:1] for plane in fields(Rates)))
     for y, x in np.ndindex(4, 5):
         ints, whole = by_definition(data[..., y, x], groupdq[..., y, x])
         for ours, expected in ((rateints, ints.T), (rates, np.array(whole))):
@@ -113,6 +122,24 @@ def test_agrees_with_the_definition(seed, nints, ngroups):
                     getattr(ours, plane)[..., y, x], values, rtol=2e-4, atol=2e-5, err_msg=f"{plane} {y} {x}"
                 )
         np.testing.assert_array_equal(rateints.dq[:, y, x] & 1, np.isnan(ints[:, 0]))
+
+
+def test_it_does_not_matter_how_the_rows_are_cut():
+    rng = np.random.default_rng(18)
+    shape = (3, 6, 13, 7)
+    data = np.cumsum(rng.normal(40, 20, shape), axis=1).astype(np.float32)
+    groupdq = np.where(rng.random(shape) < 0.1, JUMP, np.uint8(0))
+    groupdq[:, 2:, 3] = SATURATED
+    expected = fit(data, groupdq)
+    with threads(3):
+        in_threads = fit(data, groupdq)
+    on_disk = store(shape, np.float32, 4), store(shape, np.uint8, 4)
+    on_disk[0][:], on_disk[1][:] = data, groupdq
+    from_disk = fit(*on_disk)
+    for plane in (field.name for field in fields(Rates)):
+        for one, other, third in zip(expected, in_threads, from_disk, strict=True):
+            np.testing.assert_array_equal(getattr(one, plane), getattr(other, plane))
+            np.testing.assert_array_equal(getattr(one, plane), getattr(third, plane)[:])
 
 
 @pytest.mark.parametrize("rate", [1.0, 30.0, 500.0])
@@ -172,6 +199,14 @@ def test_the_first_frame_stands_in_for_a_saturated_ramp():
     zeroframe = np.full((1, 1, 1), 80, np.float32)
     rates, _ = fit(data, groupdq, zeroframe=zeroframe, suppress_one_group=False)
     assert rates.data.item() == pytest.approx(80 / 2)
+
+
+def test_a_first_frame_that_is_not_finite_is_none():
+    data = np.full((1, 3, 1, 1), 6e4, np.float32)
+    groupdq = np.full(data.shape, SATURATED, np.uint8)
+    rates, _ = fit(data, groupdq, zeroframe=np.full((1, 1, 1), np.nan, np.float32), suppress_one_group=False)
+    assert np.isnan(rates.data.item())
+    assert rates.dq.item() == dq.PIXEL["SATURATED"] | dq.PIXEL["DO_NOT_USE"]
 
 
 def test_an_exposure_of_one_group_has_rates():
