@@ -7,6 +7,7 @@ their own clients, from the environment (``AWS_ENDPOINT_URL``, ``AWS_PROFILE`` .
 
 import errno
 import os
+import re
 import shutil
 import threading
 import time
@@ -32,6 +33,11 @@ from infra.storage.objects import (
     version_of,
 )
 from infra.storage.scratch import copied, room
+
+# Names separated by single slashes, none of them empty, "." or "..", no scheme, and nothing that a log could not show.
+_INSIDE = re.compile(
+    r"(?!.*://)(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f\ud800-\udfff]+(/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f\ud800-\udfff]+)*"
+)
 
 _REREADS = 5  # times that an object is read anew which changes while it is read
 _TIDY = 600.0  # [s] between two looks for leftovers in a folder
@@ -359,12 +365,13 @@ def join(url: str, *parts: str) -> str:
     Raises
     ------
     StorageError
-        If a part leads out of the folder: it is absolute, is a URL, or has ``..`` in it.
+        If a part leads out of the folder or is no name: it is absolute, is a URL, or has ``..`` or a control character.
     """
     for part in parts:
-        if not part or part.startswith("/") or "://" in part or ".." in part.split("/"):
+        if not _INSIDE.fullmatch(part):
             raise StorageError(
-                f"{part!r} is not the name of a file inside {url}; give a name without '..', '/' at its start or '://'"
+                f"{part!r} is not the name of a file inside {url}; give a name without '..', '/' at its start, '://' or "
+                "control characters"
             )
     return _base(url) + "/".join(parts)
 
