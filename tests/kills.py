@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--engine", default="threads", choices=("threads", "processes"))
+    parser.add_argument("--program", type=Path, help="a program that is there; default: one is simulated into FOLDER")
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
 
@@ -41,7 +42,7 @@ def main() -> None:
     from infra.synthetic.program import write_program
 
     folder = arguments.folder
-    program = SmallProgram(folder / "program", folder / "work")
+    program = SmallProgram(arguments.program or folder / "program", folder / "work")
     if not program.folder.exists():
         write_program(program.folder, size=192, ngroups=3, grism_ngroups=3, dithers=2, grism_dithers=1)
     os.environ |= {"SOURCE_DATE_EPOCH": EPOCH, "CRDS_PATH": str(program.crds)}
