@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from infra.products.catalog import Catalog, write_catalog
+from infra.products.emi_waves import EmiWaves, write_waves
 from infra.products.guider import Guider, write_guider
 from infra.products.image import Image, Segmentation, write_image, write_segmentation
 from infra.products.persistence import SuspectPixels, TrapsFilled, write_suspects, write_traps_filled
@@ -24,10 +25,11 @@ WRITERS: dict[type, Callable[[Any, str], None]] = {
     Catalog: write_catalog,
     SuspectPixels: write_suspects,
     TrapsFilled: write_traps_filled,
+    EmiWaves: write_waves,
 }
 
 #: Products whose files are not FITS.
-EXTENSIONS: dict[type, str] = {Catalog: "ecsv", SuspectPixels: "asdf"}
+EXTENSIONS: dict[type, str] = {Catalog: "ecsv", SuspectPixels: "asdf", EmiWaves: "asdf"}
 
 
 def load(url: str, read: Callable[[str], Any]) -> Any:

@@ -5,8 +5,13 @@ runs on from row to row, group to group and integration to integration. Each pix
 at the phases of its reads: for a trial phase the height is a linear least-squares problem in which the lines drop out by
 projection. Reads are summed by phase first, so that a trial costs little, whatever the number of pixels.
 
-Source: JWST pipeline documentation, "emicorr", the joint algorithm. There, the phase of later integrations is rounded to
-the trial phases during the fit; here it is exact.
+That is the joint algorithm (``remove_interference``). The sequential one (``remove_folded_interference``) does not need to
+know the wave: lines are fitted first, what is left of the first integrations is folded by phase, and the mean wave that
+appears, or a known wave shifted and scaled to it, is subtracted.
+
+Source: JWST pipeline documentation, "emicorr". In its joint algorithm the phase of later integrations is rounded to the
+trial phases during the fit; here it is exact. In its sequential one the last reference pixels of a row of the full frame
+are read 2**32 clocks late, which here they are not.
 """
 
 import logging
@@ -16,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.jit import kernel
+from calibration.robust import Ordered, clip
 from calibration.strips import integrations_of, zeros
 
 log = logging.getLogger(__name__)
@@ -30,6 +36,10 @@ TRIALS = 500
 SAMPLES = 8192
 #: Columns, of four pixels each, that do not take part: they lie beside the left reference pixels and are bad.
 BAD_COLUMNS = (1, 2)
+#: Clocks by which the last reference pixels of a row come late, and the columns of four pixels of a whole row.
+LATE, COLUMNS = 3, 258
+#: Bins of a folded wave at most.
+MOST_BINS = 500
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,14 @@ class Clock:
     def frame(self, nrows: int) -> int:
         """Clocks from group to group of a subarray of ``nrows`` rows."""
         return nrows * self.row + (ROWS - nrows) * SKIPPED_ROW
+
+
+#: Clocks of the readout of each area, for waves that no reference file describes (JWST documentation, "emicorr").
+CLOCKS = {
+    "FULL_FAST": (271, 277_504), "FULL_SLOW": (2333, 2_388_992), "BRIGHTSKY": (162, 86_528), "SUB256": (96, 29_952),
+    "SUB128": (44, 11_904), "SUB64": (28, 8_512), "SLITLESSPRISM": (28, 15_904), "MASKLYOT": (90, 32_400),
+    "MASK1065": (82, 23_968), "MASK1140": (82, 23_968), "MASK1550": (82, 23_968),
+}  # fmt: skip
 
 
 def read_phases(
@@ -131,6 +149,115 @@ def remove_interference(
         _subtract(ramps, table, heights[piece], phases[piece] % 1, step, clock.row * per_clock, read, without)
         corrected[piece] = without
     return corrected, heights
+
+
+def remove_folded_interference(
+    data: np.ndarray,
+    frequency: float,
+    clock: Clock,
+    nsamples: int = 1,
+    folded: int = 1,
+    nbins: int | None = None,
+    wave: np.ndarray | None = None,
+    scaled: bool = True,
+    last_column: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ramps without a wave that is seen by folding them.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32
+        Ramp signal [DN].
+    frequency : float
+        [Hz]
+    clock : Clock
+    nsamples : int
+        Clocks per read.
+    folded : int
+        Integrations that are folded, from the first one on.
+    nbins : int, optional
+        Bins of the folded wave; default: half the clocks of a period. At most 500.
+    wave : (n,) float, optional
+        One period of a known wave, of any phase; without, the folded one is subtracted as it is.
+    scaled : bool
+        Whether the known wave gets the height of the folded one.
+    last_column : int
+        Number of the last column of four pixels on the detector: that of the reference pixels at the right, 258, is read
+        a little later.
+
+    Returns
+    -------
+    corrected : (nints, ngroups, ny, nx) float32
+    folded : (nbins,) float64
+        The wave that was seen [DN]; its median is 0.
+    """
+    nints, ngroups, ny, nx = data.shape
+    if ngroups < 4:
+        raise ValueError(f"waves are seen beside a slope with 4 groups or more, but there are {ngroups}")
+    period = 1 / (frequency * CLOCK)
+    nbins = min(nbins or int(period / 2), MOST_BINS)
+
+    def phases(i: int) -> np.ndarray:
+        """Phase (ngroups, ny, nx / 4) of the reads of an integration, from 0 to 1."""
+        frames = clock.frame(ny) * (i * ngroups + np.arange(ngroups)) + i * clock.reset
+        in_frame = np.arange(ny)[:, None] * clock.row + np.arange(nx // 4) * nsamples
+        if last_column == COLUMNS:
+            in_frame[:, -1] += LATE
+        turns = (frames[:, None, None] + in_frame) / period
+        return turns - np.floor(turns)
+
+    # The phase 0 itself is in no bin: only the very first read has it.
+    parts = [(np.ceil(phases(i).ravel() * nbins).astype(np.uint16), _rest(data[i])) for i in range(min(folded, nints))]
+    bins, rest = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    order = np.argsort(bins, kind="stable")
+    ends = np.searchsorted(bins[order], np.arange(nbins + 1), "right")
+    seen = np.full(nbins, np.nan)
+    for b in range(nbins):
+        values = rest[order[ends[b] : ends[b + 1]]]
+        values = values[np.isfinite(values)]
+        if values.size:
+            seen[b] = clip(Ordered.of(values)).mean
+    seen -= np.median(seen)
+    table = _resample(seen, period)
+    if wave is not None:
+        known = _resample(_in_phase(np.asarray(wave, np.float64), seen), period)
+        table = known * (np.polyfit(known, table, 1)[0] if scaled and np.isfinite(table).all() else 1.0)
+    table = np.where(np.isfinite(table), table, 0.0)
+    corrected = zeros(data, data.shape, np.float32)
+    for i in range(nints):
+        noise = table[(phases(i) * period).astype(np.int64)]
+        corrected[i] = (data[i] - np.repeat(noise, 4, axis=-1)).astype(np.float32)
+    return corrected, seen
+
+
+def _rest(ramp: np.ndarray) -> np.ndarray:
+    """What is left of the ramps of an integration after line and level: means of the four amplifiers, flat, float64."""
+    ngroups = len(ramp)
+    inner = ramp[1:-1].astype(np.float64)  # the first and the last group of MIRI are spoilt
+    time = np.arange(ngroups - 2) - 0.5 * (ngroups - 3)
+    slope = np.tensordot(time, inner, axes=1) / (time @ time)
+    left = ramp - slope * np.arange(ngroups)[:, None, None]
+    level = np.nanmin(left[1:-1], axis=0) if ngroups - 2 <= 2 else np.nanmedian(left[1:-1], axis=0)
+    left -= level
+    columns = left.reshape(*left.shape[:-1], -1, 4).mean(axis=-1)
+    for bad in BAD_COLUMNS:
+        columns[..., bad] = 0.5 * (columns[..., 0] + columns[..., 3])
+    return (columns - np.median(columns, axis=(1, 2), keepdims=True)).ravel()
+
+
+def _resample(wave: np.ndarray, length: float) -> np.ndarray:
+    """The wave on ``length`` places, the nearest value before each."""
+    places = np.arange(int(np.ceil(length))) * (wave.size / length)
+    return wave[np.minimum(places.astype(np.int64), wave.size - 1)]
+
+
+def _in_phase(wave: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """The known wave, turned to where it is most like the one that was seen."""
+    like = _resample(seen, wave.size)
+    if not np.isfinite(like).all() or np.ptp(wave) == 0:
+        return wave
+    turned = [np.corrcoef(np.roll(wave, n), like)[0, 1] for n in range(wave.size)]
+    return np.roll(wave, int(np.argmax(turned)))
 
 
 def _scatter_of(data: np.ndarray) -> np.ndarray:

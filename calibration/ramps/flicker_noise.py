@@ -15,24 +15,23 @@ Source: JWST pipeline documentation, "clean_flicker_noise".
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from calibration import dq
+from calibration.robust import PASSES, Ordered, clip
 from calibration.strips import map_rows, rows_of, zeros
 
 _UNUSABLE = dq.GROUP["DO_NOT_USE"] | dq.GROUP["JUMP_DET"]
 
-#: Clipping of the background, and of the dark side of the mask [sigma], and its passes at most.
-CLIP, PASSES = 3.0, 5
+#: Clipping of the background, and of the dark side of the mask [sigma].
+CLIP = 3.0
 #: Amplifiers of a full frame of the near infrared.
 FULL_SIZE, AMPLIFIERS = 2048, 4
 #: Bins of the histogram of values, and half its width [sigma].
 BINS, HALF_WIDTH = 2000, 4.0
-#: Values of a block, of which sums are kept.
-BLOCK = 4096
 #: Largest box of the smooth background [pixel].
 BOX = 32
 
@@ -91,7 +90,7 @@ def background_pixels(
     if excluded is not None:
         mask &= ~excluded
     if n_sigma > 0 and mask.any():
-        level, sigma = _level(_Sorted.of(rate[mask]), by_histogram)
+        level, sigma = _level(Ordered.of(rate[mask]), by_histogram)
         mask &= (rate >= level - CLIP * sigma) & (rate <= level + n_sigma * sigma)
     return mask
 
@@ -202,7 +201,7 @@ def find_noise(
         return None
     background: np.ndarray | np.float32 = np.float32(0)
     if model.background != "none":
-        part = _background(_Sorted.of(flattened[usable]), CLIP, CLIP)
+        part = _background(Ordered.of(flattened[usable]), CLIP, CLIP)
         if model.background == "median":
             # The values are in order, and a constant does not change that: the second clipping needs no new ones.
             background = np.float32(part.median)
@@ -214,7 +213,7 @@ def find_noise(
             background = smooth_background(flattened, usable, model.box_size)
             if model.n_sigma > 0:
                 rest = flattened - background
-                part = _background(_Sorted.of(rest[usable]), model.n_sigma, model.n_sigma)
+                part = _background(Ordered.of(rest[usable]), model.n_sigma, model.n_sigma)
                 usable &= (rest >= part.first) & (rest <= part.last)
     rest = np.where(np.isfinite(flattened), flattened - background, np.float32(0))
     if model.method == "median":
@@ -270,7 +269,7 @@ def fill_flat(flat: np.ndarray) -> np.ndarray:
     if bad.all():
         raise ValueError("the flat has no value at all; choose another reference file")
     filled, usable = np.where(bad, np.float32(0), flat), ~bad
-    part = _background(_Sorted.of(flat[usable]), CLIP, CLIP)
+    part = _background(Ordered.of(flat[usable]), CLIP, CLIP)
     usable &= (flat >= part.first) & (flat <= part.last)
     return np.where(bad, smooth_background(filled, usable), flat)
 
@@ -316,124 +315,27 @@ def scene_of_integrations(data: np.ndarray, light: np.ndarray) -> Scene:
 # ---- level and scatter
 
 
-@dataclass(frozen=True)
-class _Sorted:
-    """Values in rising order, of which those from ``low`` to ``high`` count; moments of blocks of them, from their middle.
-
-    ``sums`` and ``squares`` hold the sum of all blocks before each one.
-    """
-
-    values: np.ndarray
-    sums: np.ndarray
-    squares: np.ndarray
-    low: int
-    high: int
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> "_Sorted":
-        values = np.sort(values, axis=None)
-        nblocks = values.size // BLOCK
-        blocks = values[: nblocks * BLOCK].reshape(nblocks, BLOCK) - np.float64(values[values.size // 2])
-        sums, squares = np.zeros(nblocks + 1), np.zeros(nblocks + 1)
-        np.cumsum(blocks.sum(axis=1), out=sums[1:])
-        np.cumsum(np.einsum("ij,ij->i", blocks, blocks), out=squares[1:])
-        return cls(values, sums, squares, 0, values.size)
-
-    def within(self, lowest: float, highest: float) -> "_Sorted":
-        """Those within two limits; one at the least."""
-        low = max(self.begin(lowest), self.low)
-        return _Sorted(self.values, self.sums, self.squares, low, max(min(self.end(highest), self.high), low + 1))
-
-    def begin(self, limit: float) -> int:
-        """Place of the first value that is not below a limit."""
-        key = self.values.dtype.type(limit)  # of another type, it would make numpy convert the whole array
-        return int(np.searchsorted(self.values, key if key >= limit else np.nextafter(key, np.inf), "left"))
-
-    def end(self, limit: float) -> int:
-        """Place behind the last value that is not above a limit."""
-        key = self.values.dtype.type(limit)
-        return int(np.searchsorted(self.values, key if key <= limit else np.nextafter(key, -np.inf), "right"))
-
-    @property
-    def count(self) -> int:
-        return self.high - self.low
-
-    @property
-    def first(self) -> np.floating:
-        return self.values[self.low]
-
-    @property
-    def last(self) -> np.floating:
-        return self.values[self.high - 1]
-
-    @property
-    def median(self) -> float:
-        middle = self.low + self.count // 2
-        if self.count % 2:
-            return float(self.values[middle])
-        return 0.5 * (float(self.values[middle - 1]) + float(self.values[middle]))
-
-    @property
-    def mean(self) -> float:
-        return self._offset + self._moments()[0] / self.count
-
-    @property
-    def sigma(self) -> float:
-        total, squares = self._moments()
-        return float(np.sqrt(max(squares / self.count - (total / self.count) ** 2, 0.0)))
-
-    def sigma_about(self, level: float) -> float:
-        """Root mean square distance from a level."""
-        shift = level - self._offset
-        total, squares = self._moments()
-        return float(np.sqrt(max((squares - 2 * shift * total) / self.count + shift * shift, 0.0)))
-
-    @property
-    def _offset(self) -> np.float64:
-        return np.float64(self.values[self.values.size // 2])
-
-    def _moments(self) -> tuple[float, float]:
-        """Sum of the distances from the middle value, and of their squares."""
-        (total, squares), (less, less_squares) = self._before(self.high), self._before(self.low)
-        return total - less, squares - less_squares
-
-    def _before(self, place: int) -> tuple[float, float]:
-        block = min(place // BLOCK, self.sums.size - 1)
-        rest = self.values[block * BLOCK : place] - self._offset
-        return float(self.sums[block] + rest.sum()), float(self.squares[block] + rest @ rest)
-
-
-def _clipped(values: _Sorted, width: float = CLIP) -> _Sorted:
-    """Those within so many sigma of their median, again and again."""
-    for _ in range(PASSES):
-        kept = values.within(values.median - width * values.sigma, values.median + width * values.sigma)
-        if kept.count == values.count:
-            break
-        values = kept
-    return values
-
-
-def _background(values: _Sorted, below: float, above: float) -> _Sorted:
+def _background(values: Ordered, below: float, above: float) -> Ordered:
     """Those within so many sigma of the level; sources add light, so that only the dark side tells the scatter."""
-    level = _clipped(values).median
+    level = clip(values).median
     sigma = _dark_sigma(values, level)
     return values.within(level - below * sigma, level + above * sigma)
 
 
-def _dark_sigma(values: _Sorted, level: float) -> float:
+def _dark_sigma(values: Ordered, level: float) -> float:
     end = min(max(values.end(level), values.low + 1), values.high)
-    dark = _Sorted(values.values, values.sums, values.squares, values.low, end)
+    dark = replace(values, high=end)
     for _ in range(PASSES):
         low = values.begin(level - CLIP * dark.sigma_about(level))
         if low <= dark.low or low >= dark.high:
             break
-        dark = _Sorted(values.values, values.sums, values.squares, low, dark.high)
+        dark = replace(dark, low=low)
     return dark.sigma_about(level)
 
 
-def _level(values: _Sorted, by_histogram: bool) -> tuple[float, float]:
+def _level(values: Ordered, by_histogram: bool) -> tuple[float, float]:
     """Level and scatter of the background."""
-    kept = _clipped(values)
+    kept = clip(values)
     level, sigma = kept.median, kept.sigma
     if not by_histogram or not sigma > 0:
         return level, sigma
@@ -529,14 +431,14 @@ def choose_parameters(rate: np.ndarray, slow_axis: int, instrument: str, flat: n
     mask = np.isfinite(image)
     if not mask.any():
         return {"background": "median", "by_amplifier": False}
-    values = _Sorted.of(image[mask])
-    kept = _clipped(values)
+    values = Ordered.of(image[mask])
+    kept = clip(values)
     dark = _background(values.within(kept.median - CLIP * kept.sigma, kept.median + 2 * kept.sigma), CLIP, CLIP)
     level = dark.median
     dark = _background(dark, CLIP, 2.0)
     mask &= (image >= dark.first) & (image <= dark.last)
     cleaned = image - _medians(image - np.float32(level), mask, Model(fast_axis=slow_axis - 1))
-    dark = _background(_Sorted.of(cleaned[mask]), CLIP, CLIP)
+    dark = _background(Ordered.of(cleaned[mask]), CLIP, CLIP)
     mask &= (cleaned >= dark.first) & (cleaned <= dark.last)
     cleaned = np.where(mask, cleaned, smooth_background(cleaned, mask))
 
@@ -574,12 +476,12 @@ def _line(profile: np.ndarray) -> tuple[float, float]:
     x = np.arange(profile.size)[good]
     slope, start = np.polyfit(x, profile[good], 1)
     rest = (profile[good] - slope * x - start).astype(np.float64)
-    return float(slope), _clipped(_Sorted.of(rest), 10.0).sigma
+    return float(slope), clip(Ordered.of(rest), 10.0).sigma
 
 
 def _largest_step(profile: np.ndarray) -> float:
     """Largest step of the level from an amplifier to the next; 0 for a subarray."""
     if profile.size != FULL_SIZE:
         return 0.0
-    levels = [_clipped(_Sorted.of(part[np.isfinite(part)])).mean for part in profile.reshape(AMPLIFIERS, -1)]
+    levels = [clip(Ordered.of(part[np.isfinite(part)])).mean for part in profile.reshape(AMPLIFIERS, -1)]
     return float(np.max(np.abs(np.diff(levels))))

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from calibration.ramps.emicorr import Clock, _median, _tabulate, read_phases, remove_interference
+from calibration.ramps.emicorr import (
+    Clock,
+    _median,
+    _tabulate,
+    read_phases,
+    remove_folded_interference,
+    remove_interference,
+)
 
 CLOCK = Clock(28, 8_512)
 FREQUENCY = 390.625
@@ -11,7 +18,7 @@ MIDDLES = (np.arange(64) + 0.5) / 64
 WAVE = np.sin(2 * np.pi * MIDDLES) + 0.4 * np.cos(4 * np.pi * MIDDLES)
 
 
-def ramps(height, start, nints=2, ngroups=6, shape=(64, 72), noise=1.0, clock=CLOCK):
+def ramps(height, start, nints=2, ngroups=6, shape=(64, 72), noise=1.0, clock=CLOCK, frequency=FREQUENCY):
     """Ramps with and without the wave of this height and phase at the first read."""
     rng = np.random.default_rng(4)
     slope = rng.uniform(5, 20, shape)
@@ -19,7 +26,7 @@ def ramps(height, start, nints=2, ngroups=6, shape=(64, 72), noise=1.0, clock=CL
     data = clean.copy()
     for i in range(nints):
         for g in range(ngroups):
-            phase = read_phases(shape, clock, FREQUENCY, 1, i, g, ngroups) + start
+            phase = read_phases(shape, clock, frequency, 1, i, g, ngroups) + start
             wave = np.sin(2 * np.pi * phase) + 0.4 * np.cos(4 * np.pi * phase)
             data[i, g] += np.repeat(height * wave, 4, axis=1)
     return data.astype(np.float32), clean
@@ -103,3 +110,31 @@ def test_the_median_of_pieces_is_that_of_all(sizes):
     assert _median(lambda: pieces) == np.median(np.concatenate(pieces))
     pieces[-1][0] = np.nan
     assert np.isnan(_median(lambda: pieces))
+
+
+@pytest.mark.parametrize(("wave", "bound"), [(None, 0.6), (np.roll(WAVE, 20) / 7, 0.6)])
+def test_a_wave_is_seen_by_folding(wave, bound):
+    # A pixel sees this wave at 12 phases that differ; that of 390.625 Hz at four only, and its line is bent by it.
+    data, clean = ramps(5.0, 0.123, ngroups=12, frequency=307.3)
+    before = data.copy()
+    corrected, seen = remove_folded_interference(data, 307.3, CLOCK, folded=2, wave=wave)
+    assert seen.size == 162
+    phase = (np.arange(162) + 0.5) / 162 + 0.123
+    expected = 5 * (np.sin(2 * np.pi * phase) + 0.4 * np.cos(4 * np.pi * phase))
+    np.testing.assert_allclose(seen, expected - np.median(expected), atol=1.0)
+    # The wave is 3.9 DN; each of its bins is the mean of some 200 reads of 0.5 DN, on a line that was fitted to the wave, too.
+    assert np.std(data - clean) > 3.7
+    assert np.std(corrected - clean) < bound
+    np.testing.assert_array_equal(data, before)
+
+
+def test_a_known_wave_is_not_scaled_where_nobody_asks_for_it():
+    data, clean = ramps(5.0, 0.3, ngroups=12)
+    corrected, _ = remove_folded_interference(data, FREQUENCY, CLOCK, wave=WAVE, scaled=False, nbins=64)
+    # A fifth of the wave is gone: it was given with the height 1.
+    assert np.std(corrected - clean) == pytest.approx(0.8 * np.std(data - clean), rel=0.02)
+
+
+def test_folding_needs_four_groups():
+    with pytest.raises(ValueError, match="4 groups or more"):
+        remove_folded_interference(np.zeros((1, 3, 4, 16), np.float32), FREQUENCY, CLOCK)

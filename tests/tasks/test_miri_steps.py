@@ -10,14 +10,16 @@ from astropy.io import fits
 from calibration import dq
 from flows.dark import dark_steps
 from flows.detector1 import all_steps, steps_for
-from infra.products.header import Header
+from infra.products.header import Header, ProductError
 from infra.products.ramp import Ramp, read_ramp
 from infra.references.content import ReferenceInvalid, References
-from infra.synthetic.miri import MiriExposure, write_miri_exposure
+from infra.synthetic.exposure import SyntheticExposure
+from infra.synthetic.miri import write_miri_exposure
 from tasks.emicorr import EmicorrOptions, emicorr
 from tasks.firstframe import FirstframeOptions, firstframe
 from tasks.jump import JumpOptions, jump
 from tasks.lastframe import lastframe
+from tasks.products import save
 from tasks.refpix import RefpixOptions, refpix
 from tasks.reset import reset
 from tasks.rscd import rscd
@@ -30,14 +32,14 @@ ORDER = (
 ).split()
 
 
-def references_of(exposure: MiriExposure) -> References:
+def references_of(exposure: SyntheticExposure) -> References:
     folder = exposure.crds / "references" / "jwst" / "miri"
     files = {path.name.split("_")[2]: str(path) for path in folder.iterdir()}
     return References({"superbias": None, "ipc": None} | files, exposure.context)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> tuple[Ramp, References, MiriExposure]:
+def made(tmp_path_factory) -> tuple[Ramp, References, SyntheticExposure]:
     folder = tmp_path_factory.mktemp("miri")
     exposure = write_miri_exposure(folder, 3, 20, "SUB64", rate=np.full((64, 72), LIGHT), emi=6.0, seed=3)
     return read_ramp(exposure.uncal), references_of(exposure), exposure
@@ -125,6 +127,24 @@ def test_a_wave_that_cannot_be_used_is_an_error(made, tmp_path, change, message)
     asdf.AsdfFile(tree | change).write_to(tmp_path / "emicorr.asdf")
     with pytest.raises(ReferenceInvalid, match=message):
         emicorr.fn(ramp, References({"emicorr": str(tmp_path / "emicorr.asdf")}, ""), EmicorrOptions())
+
+
+def test_waves_that_are_seen_without_a_reference_serve_as_one(made, tmp_path):
+    ramp, references, _ = made
+    options = EmicorrOptions(onthefly_corr_freq=(390.625,), save_intermediate_results=True)
+    seen = emicorr.fn(ramp, References({"emicorr": None}, ""), options)
+    path = save(seen.side["emi_ref_waves"], str(tmp_path / "emi_ref_waves.asdf"))
+    again = emicorr.fn(ramp, References({"emicorr": None}, ""), EmicorrOptions(user_supplied_reffile=path))
+    known = emicorr.fn(ramp, references, EmicorrOptions())
+    assert again.recipe["emicorr"]["status"] == "COMPLETE"
+    # 6 DN rms of interference; the wave that was seen is noisy and has steps.
+    assert np.std(seen.data - known.data) < 1.5
+    assert np.std(again.data - known.data) < 1.0
+    other = ramp.with_(header=ramp.header.set(SUBARRAY="SUB7"))
+    assert "SUB7" in emicorr.fn(other, references, options).recipe["emicorr"]["reason"]
+    (tmp_path / "bad.asdf").write_text("not this")
+    with pytest.raises(ProductError, match="EMICORR reference"):
+        emicorr.fn(ramp, references, EmicorrOptions(user_supplied_reffile=str(tmp_path / "bad.asdf")))
 
 
 def test_an_old_reference_does_not_know_of_the_first_integration(made, tmp_path):
