@@ -31,7 +31,7 @@ class ReferenceCacheError(Exception):
 
 
 def cache_folder() -> Path:
-    """The reference cache of this run: ``CRDS_PATH``.
+    """The reference cache of this run: ``CRDS_PATH``, or where that is a URL the local copy of it.
 
     Raises
     ------
@@ -45,10 +45,15 @@ def cache_folder() -> Path:
             "CRDS_PATH=$HOME/crds_cache (with CRDS_SERVER_URL=https://jwst-crds.stsci.edu it fills itself), or to a "
             "folder that `calweave references pack` wrote"
         )
+    named = folder
+    if "://" in folder:
+        from infra.references.mirror import use_mirror
+
+        folder = str(use_mirror(folder))
     path = Path(folder)
     if not has_server() and not (path / "config" / OBSERVATORY / "server_config").is_file():
         raise ReferenceCacheError(
-            f"CRDS_PATH={folder} is no reference cache: it has no config/{OBSERVATORY}/server_config; correct it, "
+            f"CRDS_PATH={named} is no reference cache: it has no config/{OBSERVATORY}/server_config; correct it, "
             "or set CRDS_SERVER_URL=https://jwst-crds.stsci.edu to fill the cache from the observatory"
         )
     return path

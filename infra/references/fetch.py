@@ -16,6 +16,7 @@ from infra.references.client import (
     has_server,
     single_flight,
 )
+from infra.references.mirror import fetch_from_mirror, has_mirror
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,10 @@ def fetch_references(names: Iterable[str], context: str, parameters: Mapping[str
     names = sorted(set(names))
     paths = {name: locate(name, parameters) for name in names}
     missing = [name for name, path in paths.items() if not path.is_file()]
+    if missing and has_mirror():
+        with single_flight():
+            fetch_from_mirror(paths, [name for name in missing if not paths[name].is_file()])
+        missing = [name for name in missing if not paths[name].is_file()]
     if missing:
         if not has_server():
             raise ReferenceCacheError(
