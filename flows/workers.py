@@ -23,7 +23,7 @@ from typing import Any
 import cloudpickle
 from prefect.context import hydrated_context, serialize_context
 
-from flows.artifacts import tagged, tags_of
+from flows.artifacts import show_products, tagged, tags_of
 from flows.estimate import Estimate
 from flows.graph import Node
 from flows.making import STAGES, Job, Outcome, make, make_task, outcome_of
@@ -276,7 +276,10 @@ def work_pool(name: str, slots: int, timeout: float | None) -> Iterator[Submit]:
     from infra.deployments.pools import job_resources, kind_of_pool
 
     jobs_are = kind_of_pool(name)
-    RunnerDeployment.from_entrypoint("flows.workers:node", name=name, work_pool_name=name).apply()
+    settings = {"PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(ROOMS), **ONE_THREAD}
+    RunnerDeployment.from_entrypoint(
+        "flows.workers:node", name=name, work_pool_name=name, job_variables={"env": settings}
+    ).apply()
 
     def run(job: Job) -> Outcome:
         # Half as much again as was measured: a job that takes more is killed by the cluster.
@@ -352,6 +355,7 @@ def make_elsewhere(job: str) -> dict[str, Any]:
     outcome = make(Job(**{**tree, "before": tuple(tree["before"]), "alone": True}))
     if outcome.state == "failed":
         raise NodeFailed(f"{outcome.failure}: {outcome.error}")
+    show_products(tree["node"].name, tree["node"].stage, outcome.products, tree["output"])
     return asdict(outcome)
 
 
@@ -359,4 +363,11 @@ class NodeFailed(Exception):
     """A node failed in the run of a deployment."""
 
 
-node = ObservedFlow(make_elsewhere, "calweave_node", "node")
+def _name_of_run() -> str:
+    from prefect.runtime import flow_run
+
+    made = json.loads(flow_run.parameters["job"])["node"]
+    return f"{made['stage']} {made['name']}"
+
+
+node = ObservedFlow(make_elsewhere, "calweave_node", _name_of_run)

@@ -62,7 +62,7 @@ def running(words: list[str], log: Path, environment: dict[str, str]) -> Iterato
             yield process
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
+                os.killpg(process.pid, signal.SIGTERM)
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
