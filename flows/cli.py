@@ -304,6 +304,28 @@ def steps(name: Annotated[str | None, Parameter(help="one step; default: a list 
     return DONE
 
 
+Product = Annotated[str, Parameter(name="FILE", help="a product of a run")]
+
+
+@app.command(group=prepare)
+def explain(file: Product, /, *, crds: Crds = None, verbose: Verbose = False) -> int:
+    """Tell the story of a product: of what, by which steps, options and reference files, and whether it is current."""
+    _start(crds, verbose, None)
+    from flows.story import tell_story
+
+    tell_story(file, Console(width=None if sys.stdout.isatty() else 160))
+    return DONE
+
+
+@app.command(group=prepare)
+def reproduce(file: Product, /, *, crds: Crds = None, verbose: Verbose = False) -> int:
+    """Make one product again from its recorded inputs, in a temporary folder, and compare it bit for bit (1: differs)."""
+    _start(crds, verbose, None)
+    from flows.story import reproduce
+
+    return DONE if reproduce(file, Console(width=None if sys.stdout.isatty() else 160)) else ERROR
+
+
 @app.command(group=prepare)
 def report(
     folder: Annotated[str, Parameter(help="output folder of a run")],

@@ -155,6 +155,8 @@ def _make(job: Job, started: str) -> Outcome:
             state=state,
             fingerprint=fingerprint_of(recipe),
             recipe=recipe,
+            target=node.target,
+            overrides=job.overrides,
             inputs=inputs,
             products={name: _published(job.output, name, *what) for name, what in made.items()},
             references=job.references,

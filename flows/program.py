@@ -271,6 +271,8 @@ def record_run(
     record = {
         "program": str(first.get("PROGRAM", "")) if first else "",
         "input": " ".join(inputs),
+        "inputs": list(inputs),
+        "overrides": scene.overrides,
         "output": scene.output,
         "started": started,
         "ended": now(),

@@ -42,6 +42,10 @@ class Record:
     ----------
     node, stage : str
         Its name and pipeline.
+    target : str
+        What its stage flow was called with (a URL).
+    overrides : mapping
+        The options that the run was asked for: step -> option -> value.
     state : str
         "done", or "empty" where there was nothing on the detector.
     fingerprint : str
@@ -73,6 +77,8 @@ class Record:
     state: str
     fingerprint: str
     recipe: Mapping[str, Any]
+    target: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, File] = field(default_factory=dict)
     products: Mapping[str, File] = field(default_factory=dict)
     references: Mapping[str, tuple[str, int, str]] = field(default_factory=dict)
