@@ -101,9 +101,10 @@ def fit_ramps(
     groupdq : (nints, ngroups, ny, nx) uint8
     pixeldq : (ny, nx) uint32
     gain : (ny, nx) float32
-        [e-/DN]; a pixel where it is not above 0 has no rate, and ``NO_GAIN_VALUE | DO_NOT_USE``.
+        [e-/DN]; a pixel where it is not above 0 and finite has no rate, and ``NO_GAIN_VALUE | DO_NOT_USE``.
     readnoise : (ny, nx) float32
-        Noise of the difference of two single reads [DN].
+        Noise of the difference of two single reads [DN]; a pixel where it is not above 0 and finite has no rate, and
+        ``DO_NOT_USE``. (The official pipeline leaves a NaN there that looks good.)
     timing : Timing
     dark_current : (ny, nx) float32 or None
         Average dark current [e-/s].
@@ -122,23 +123,13 @@ def fit_ramps(
     rateints : Rates or None
         (nints, ny, nx); None for a single integration, which is the exposure.
     """
-    for name, array in (("pixeldq", pixeldq), ("gain", gain), ("readnoise", readnoise), ("dark_current", dark_current)):
-        if array is not None and array.shape != data.shape[-2:]:
-            raise ValueError(
-                f"{name} must cover the detector area of data, {data.shape[-2:]}, but has the shape {array.shape}; "
-                "cut the reference to the subarray first"
-            )
-    if groupdq.shape != data.shape:
-        raise ValueError(f"groupdq must have the shape of data, {data.shape}, but has {groupdq.shape}")
-    if 0 in data.shape:
-        raise ValueError(f"the exposure has no ramps: data has the shape {data.shape}; fetch it again from the archive")
-    if not (timing.frame > 0 and timing.group > 0 and timing.nframes > 0):
-        raise ValueError(f"frame time, group time and frames per group must be above 0, but are {timing}")
+    check_ramps(data, groupdq, pixeldq, gain, readnoise, timing, dark_current)
+    gain, readnoise, pixeldq = _exclude_unknown_noise(gain, readnoise, pixeldq)
     nints, _, ny, nx = data.shape
     start, stop = _used_groups(groupdq) if drop_unused else (0, data.shape[1])
     ngroups = stop - start
-    rate = _empty(gain, (ny, nx))
-    rateints = _empty(data, (nints, ny, nx)) if nints > 1 else None
+    rate = empty_rates(gain, (ny, nx))
+    rateints = empty_rates(data, (nints, ny, nx)) if nints > 1 else None
     dark = np.zeros((0, 0), np.float32) if dark_current is None else dark_current.astype(np.float32, copy=False)
     coefficients = _coefficients(ngroups)
 
@@ -146,7 +137,9 @@ def fit_ramps(
         (signal, first), (flags, _) = rows_of(data, rows), rows_of(groupdq, rows)
         nothing = np.zeros((0, 0, 0), np.float32)
         frames, first_frame = (nothing, 0) if zeroframe is None else rows_of(zeroframe, rows)
-        ints, first_int = _rows_of(rateints, rows) if rateints is not None else (_empty(nothing, (0, 0, 0)), 0)
+        ints, first_int = (
+            rates_of_rows(rateints, rows) if rateints is not None else (empty_rates(nothing, (0, 0, 0)), 0)
+        )
         _fit(
             rows.start, rows.stop, start, ngroups, signal, flags, first, pixeldq, gain, readnoise, dark,
             frames, first_frame, timing.frame, timing.group, timing.first_group, 1 / np.sqrt(2.0 * timing.nframes),
@@ -162,23 +155,69 @@ def fit_ramps(
     return rate, rateints
 
 
+def check_ramps(
+    data: np.ndarray,
+    groupdq: np.ndarray,
+    pixeldq: np.ndarray,
+    gain: np.ndarray,
+    readnoise: np.ndarray,
+    timing: Timing,
+    dark_current: np.ndarray | None,
+) -> None:
+    """See that the arrays of an exposure and its references fit each other, and that there is something to fit.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    for name, array in (("pixeldq", pixeldq), ("gain", gain), ("readnoise", readnoise), ("dark_current", dark_current)):
+        if array is not None and array.shape != data.shape[-2:]:
+            raise ValueError(
+                f"{name} must cover the detector area of data, {data.shape[-2:]}, but has the shape {array.shape}; "
+                "cut the reference to the subarray first"
+            )
+    if groupdq.shape != data.shape:
+        raise ValueError(f"groupdq must have the shape of data, {data.shape}, but has {groupdq.shape}")
+    if 0 in data.shape:
+        raise ValueError(f"the exposure has no ramps: data has the shape {data.shape}; fetch it again from the archive")
+    if not (timing.frame > 0 and timing.group > 0 and timing.nframes > 0):
+        raise ValueError(f"frame time, group time and frames per group must be above 0, but are {timing}")
+
+
+def _exclude_unknown_noise(
+    gain: np.ndarray, readnoise: np.ndarray, pixeldq: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An infinite gain as 0; a noise that cannot be as 1, with ``DO_NOT_USE``."""
+    unknown = ~((readnoise > 0) & (readnoise < np.inf))
+    if unknown.any():
+        readnoise = np.where(unknown, np.float32(1), readnoise)
+        pixeldq = np.where(unknown, pixeldq | _P_DO_NOT_USE, pixeldq)
+    if np.isposinf(gain).any():
+        gain = np.where(np.isposinf(gain), np.float32(0), gain)
+    return gain, readnoise, pixeldq
+
+
 def _used_groups(groupdq: np.ndarray) -> tuple[int, int]:
-    unused = find_lost_groups(groupdq).all(axis=0).tolist()
+    lost = find_lost_groups(groupdq)
+    unused = [bool(lost[:, g].all()) for g in range(lost.shape[1])]
     start = unused[:-1].index(False) if False in unused[:-1] else len(unused) - 1
     stop = len(unused) - 1 if unused[-1] and len(unused) - start > 1 else len(unused)
     return start, stop
 
 
-def _empty(like: np.ndarray, shape: tuple[int, ...]) -> Rates:
+def empty_rates(like: np.ndarray, shape: tuple[int, ...]) -> Rates:
+    """Rates of zeros, in memory or on disk as ``like`` is."""
     data, err, var_poisson, var_rnoise = (zeros(like, shape, np.float32) for _ in range(4))
     return Rates(data, err, zeros(like, shape, np.uint32), var_poisson, var_rnoise)
 
 
-def _rows_of(rates: Rates, rows: slice) -> tuple[Rates, int]:
+def rates_of_rows(rates: Rates, rows: slice) -> tuple[Rates, int]:
+    """Rates to write some rows of, and the number of their first row: in memory these themselves, for the disk new ones."""
     if isinstance(rates.data, np.ndarray):
         return rates, 0
     nints, _, nx = rates.data.shape
-    return _empty(np.zeros(0), (nints, rows.stop - rows.start, nx)), rows.start
+    return empty_rates(np.zeros(0), (nints, rows.stop - rows.start, nx)), rows.start
 
 
 def _coefficients(ngroups: int) -> np.ndarray:
