@@ -19,7 +19,7 @@ from infra.storage.store import exists, folder_of, join, name_of, read_text
 from tasks.options import resolve_options
 from tasks.products import EXTENSIONS
 from tasks.products import save as save_product
-from tasks.step import STEPS, Options
+from tasks.step import STEPS, Options, reference_types
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def choose_options(header: Header, steps: Iterable[Any], overrides: Overrides | 
 def running_reftypes(header: Header, steps: Iterable[Any], options: Options) -> list[str]:
     """The reference types that those of the steps read that will run."""
     running = [step.name for step in steps if runs(step.name, options)]
-    return sorted({reftype for name in running for reftype in STEPS[name].references(header)})
+    return sorted({kind for name in running for kind in reference_types(name, header, options.of(name).values)})
 
 
 def reftypes_of(header: Header, steps: Iterable[Any], pipeline: str) -> list[str]:

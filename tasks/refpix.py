@@ -3,6 +3,7 @@
 import logging
 import os
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -12,7 +13,9 @@ from calibration.ramps import irs2
 from calibration.ramps.refpix import (
     MIRI_SHAPE,
     Readout,
+    SideKernels,
     count_reference_pixels,
+    prepare_side_kernels,
     subtract_mid_infrared_reference_pixels,
     subtract_reference_pixels,
 )
@@ -37,11 +40,22 @@ class RefpixOptions(BaseModel, frozen=True, extra="forbid"):
     side_gain: float = Field(1.0, description="factor on the signal of the side pixels")
     odd_even_rows: bool = Field(True, description="even and odd rows of MIRI have a drift of their own")
     siglimit: float = Field(3.0, gt=0, description="clipping of the means of reference pixels [sigma]")
+    refpix_algorithm: Literal["median", "sirs"] = Field(
+        "median", description="side pixels of a whole near-infrared detector: running median, or the kernels of SIRS"
+    )
+    sigreject: float = Field(4.0, gt=0, description="clipping of the side pixels for SIRS [sigma]")
+    gaussmooth: float = Field(1.0, gt=0, description="width of the Gaussian that smooths the kernels of SIRS [row]")
+    halfwidth: int = Field(30, ge=0, le=1023, description="rows of a kernel of SIRS on each side of its middle")
     ovr_corr_mitigation_ftr: float = Field(
         3.0, gt=0, description="how far above the others a bad interleaved reference pixel of IRS2 is [sigma]"
     )
     irs2_mean_subtraction: bool = Field(False, description="subtract the means of reference pixels before IRS2")
     preserve_irs2_refpix: bool = Field(False, description="leave the reference pixels of IRS2 in the frames")
+
+    @property
+    def reftypes(self) -> tuple[str, ...]:
+        """Reference types that these options need, beside those that all do."""
+        return ("sirskernel",) if self.refpix_algorithm == "sirs" else ()
 
 
 def wanted(header: Header) -> tuple[str, ...]:
@@ -73,6 +87,7 @@ def refpix(ramp: Ramp, references: References, options: RefpixOptions) -> Ramp:
         pixeldq = pixeldq.copy()
         pixeldq[:, :4] |= dq.PIXEL["REFERENCE_PIXEL"]
         pixeldq[:, -4:] |= dq.PIXEL["REFERENCE_PIXEL"]
+    sirs = _side_kernels(ramp, references, options) if options.refpix_algorithm == "sirs" else None
     count = count_reference_pixels(pixeldq, readout)
     if count == 0:
         raise StepSkipped("the exposure has no usable reference pixels")
@@ -87,6 +102,8 @@ def refpix(ramp: Ramp, references: References, options: RefpixOptions) -> Ramp:
             options.side_smoothing_length,
             options.side_gain,
             options.siglimit,
+            sirs,
+            options.sigreject,
         )
 
     zeroframe = ramp.zeroframe
@@ -94,6 +111,19 @@ def refpix(ramp: Ramp, references: References, options: RefpixOptions) -> Ramp:
         zeroframe = np.where(zeroframe == 0, np.float32(0), corrected(zeroframe[:, None])[:, 0])
     log.info("refpix: offsets from %d reference pixels", count)
     return ramp.with_(data=corrected(ramp.data), zeroframe=zeroframe)
+
+
+def _side_kernels(ramp: Ramp, references: References, options: RefpixOptions) -> SideKernels | None:
+    if "FULL" not in ramp.header.get("SUBARRAY", ""):
+        log.info("refpix: SIRS is for the full frame, not for %s", ramp.header.get("SUBARRAY"))
+        return None
+    tree = references.asdf("sirskernel")
+    of_detector = None if tree is None else tree.get(ramp.header.require("DETECTOR").lower())
+    if of_detector is None:
+        log.warning("refpix: no SIRSKERNEL reference file is for this detector; the running median is used instead")
+        return None
+    left, right = (np.asarray(of_detector[name]) for name in ("gamma", "zeta"))
+    return prepare_side_kernels(left, right, options.gaussmooth, options.halfwidth)
 
 
 def correct_irs2(ramp: Ramp, references: References, options: RefpixOptions) -> Ramp:

@@ -127,13 +127,18 @@ def step(
             except StepSkipped as why:
                 log.info("%s: skipped, %s", name, why)
                 return record(product, info, "SKIPPED", reason=str(why))
-            wanted = info.references(header_of(product))
+            wanted = reference_types(name, header_of(product), chosen.values)
             used = {reftype: references.name(reftype) for reftype in wanted if reftype in references.files}
             return record(result, info, "COMPLETE", "", used, chosen.values.model_dump(mode="json"), references.sha1)
 
         return as_task(run, name, task_run_name=lambda: f"{name} {product_at_work()}".rstrip())
 
     return decorate
+
+
+def reference_types(name: str, header: Header, values: Any) -> tuple[str, ...]:
+    """The reference types that a step reads for a header: with these options, of which a few ask for one (``reftypes``)."""
+    return (*STEPS[name].references(header), *getattr(values, "reftypes", ()))
 
 
 def _always(reftypes: tuple[str, ...]) -> Callable[[Header], tuple[str, ...]]:

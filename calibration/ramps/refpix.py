@@ -4,6 +4,8 @@ A near-infrared detector is read by four amplifiers, each a quarter of its colum
 their own. The mean of the reference pixels at the bottom and the top of an amplifier is its offset in one group. What
 then remains drifts slowly from row to row, and is followed by a running median of the reference pixels at both sides.
 A small subarray is read by one amplifier, and what reference pixels it has give the offsets of its even and odd columns.
+Instead of the running median, SIRS convolves the means of the side pixels with kernels that were fitted to darks, for each
+amplifier its own (Simple Improved Reference Subtraction, Rauscher et al. 2022, Proc. SPIE 12180).
 
 "Rows" and "columns" here are those of the detector: a row is read fast. Files have the science orientation, which
 FASTAXIS and SLOWAXIS relate to it.
@@ -74,6 +76,43 @@ class Readout:
         return start - 1 if axis > 0 else DETECTOR_SIZE - (start - 1 + size)
 
 
+@dataclass(frozen=True)
+class SideKernels:
+    """How the means of the side pixels are convolved: (4, 2 * halfwidth + 1) float64 for each amplifier and side."""
+
+    left: np.ndarray
+    right: np.ndarray
+
+
+def prepare_side_kernels(left: np.ndarray, right: np.ndarray, smoothing: float, halfwidth: int) -> SideKernels:
+    """Kernels of SIRS from their Fourier coefficients.
+
+    Parameters
+    ----------
+    left, right : (4, n) complex
+        Coefficients of the frequencies 0 to half the number of rows: GAMMA and ZETA of the reference file.
+    smoothing : float
+        Width of the Gaussian that the kernels are smoothed with [row].
+    halfwidth : int
+        Rows of a kernel on each side of its middle.
+    """
+    for coefficients in (left, right):
+        if coefficients.ndim != 2 or coefficients.shape[0] != 4 or coefficients.shape[1] <= halfwidth:
+            raise ValueError(
+                f"the kernels of SIRS need more than {halfwidth} coefficients for each of 4 amplifiers, but have the shape "
+                f"{coefficients.shape}"
+            )
+    step = np.arange(-halfwidth, halfwidth + 1)
+    bell = np.exp(-0.5 * (step / smoothing) ** 2)
+    bell /= bell.sum()
+
+    def kernels(coefficients: np.ndarray) -> np.ndarray:
+        full = np.fft.irfft(coefficients, axis=1)
+        return np.array([np.convolve(one[step], bell, mode="same") for one in full])
+
+    return SideKernels(kernels(left), kernels(right))
+
+
 def subtract_reference_pixels(
     data: np.ndarray,
     pixeldq: np.ndarray,
@@ -83,6 +122,8 @@ def subtract_reference_pixels(
     side_smoothing_length: int = 11,
     side_gain: float = 1.0,
     clip: float = 3.0,
+    sirs: SideKernels | None = None,
+    sirs_clip: float = 4.0,
 ) -> np.ndarray:
     """Near-infrared ramps without the drift of the readout.
 
@@ -103,11 +144,17 @@ def subtract_reference_pixels(
         Factor on the signal of the side pixels.
     clip : float
         Clipping of the means [sigma].
+    sirs : SideKernels, optional
+        What the side pixels of a whole detector are convolved with, instead of the running median.
+    sirs_clip : float
+        Clipping of the side pixels for it [sigma].
 
     Returns
     -------
     (nints, ngroups, ny, nx) float32
     """
+    if sirs is not None and data.shape[-2:] != (DETECTOR_SIZE, DETECTOR_SIZE):
+        raise ValueError(f"SIRS is for a whole detector of {DETECTOR_SIZE} rows and columns, not for {data.shape[-2:]}")
     if data.shape[-2:] != readout.subarray.shape or pixeldq.shape != readout.subarray.shape:
         raise ValueError(
             f"data and pixeldq must cover {readout.subarray}, {readout.subarray.shape}, but have the shapes "
@@ -123,7 +170,7 @@ def subtract_reference_pixels(
             frame = readout.to_detector(data[i, g])
             if readout.noutputs == 4:
                 fast = _amplifier_offsets(frame, good, readout, odd_even_columns, clip)
-                if use_side_pixels:
+                if use_side_pixels and sirs is None:
                     slow = side_gain * _side_drift(frame, good, fast, readout, height)
                 else:
                     slow = np.zeros(frame.shape[0])
@@ -136,6 +183,8 @@ def subtract_reference_pixels(
                 _subtract(data[i, g], fast, zero_x, zero_y.astype(np.float64), slow, corrected[i, g])
             else:
                 _subtract(data[i, g], zero_y, fast, slow, zero_x.astype(np.float64), corrected[i, g])
+            if readout.noutputs == 4 and use_side_pixels and sirs is not None:
+                _subtract_convolved(readout.to_detector(corrected[i, g]), sirs, sirs_clip)
     return corrected
 
 
@@ -249,6 +298,24 @@ def _side_drift(frame: np.ndarray, good: np.ndarray, fast: np.ndarray, readout: 
     left, right = sides
     both = np.where(np.isnan(left), right, np.where(np.isnan(right), left, 0.5 * (left + right)))
     return np.nan_to_num(both)
+
+
+def _subtract_convolved(frame: np.ndarray, kernels: SideKernels, clip: float) -> None:
+    """Subtract, from each amplifier of a frame (rows, columns) in place, its drift as the side pixels and SIRS say."""
+    drift = np.zeros((len(kernels.left), frame.shape[0]))
+    for columns, of_amplifiers in ((slice(0, EDGE), kernels.left), (slice(-EDGE, None), kernels.right)):
+        values = frame[:, columns].astype(np.float64)
+        deviation = np.abs(values - np.median(values))
+        good = deviation <= clip * 1.48 * np.median(deviation)
+        total, count = np.where(good, values, 0).sum(axis=1) / EDGE, good.sum(axis=1) / EDGE
+        for amplifier, kernel_ in enumerate(of_amplifiers):
+            # Where pixels were thrown out, the others speak for them.
+            every, used = (np.convolve(part, kernel_, mode="same") for part in (np.ones(count.shape), count))
+            weight = np.divide(every, used, out=np.zeros_like(used), where=used != 0)
+            drift[amplifier] += np.convolve(total, kernel_, mode="same") * weight
+    for amplifier, of_rows in enumerate(drift):
+        part = frame[:, amplifier * AMPLIFIER_WIDTH : (amplifier + 1) * AMPLIFIER_WIDTH]
+        part[:] = part - of_rows[:, None]
 
 
 def clipped_mean(values: np.ndarray, clip: float) -> float:

@@ -17,6 +17,7 @@ from calibration.simulate.irs2 import (
     interleaved_bias,
     interleaved_flags,
 )
+from calibration.simulate.picture_frame import glow_of_edges
 from calibration.simulate.references import SENSORS, Detector, make_area
 from calibration.subarrays import Subarray
 from infra.synthetic.crds_cache import CONTEXT, Rule, write_mappings
@@ -121,7 +122,7 @@ def write_nirspec_exposure(
 
 
 def write_irs2(folder: Path, place: Place, detector: Detector, nframes: int) -> list[Rule]:
-    """Write the weights of IRS2, and put its mask and bias in the place of those of the detector alone."""
+    """Write the weights of IRS2, the glow of the edges, and mask and bias of IRS2 in the place of those of the detector."""
     flags = interleaved_flags(detector)
     mask = datamodels.MaskModel(dq=flags)
     define_dq(mask, ("DO_NOT_USE", "DEAD", "HOT", "REFERENCE_PIXEL", "BAD_REF_PIXEL"))
@@ -144,4 +145,10 @@ def write_irs2(folder: Path, place: Place, detector: Detector, nframes: int) -> 
     model = datamodels.IRS2Model(irs2_table=weights, dq_table=excluded)
     meta = about("refpix", "weights of the reference pixels, IRS2", place.instrument, place.detector)
     filename = save_reference(model, meta, folder, place.name("refpix"))
-    return [Rule("refpix", filename, place.match)]
+    rules = [Rule("refpix", filename, place.match)]
+
+    ny, nx = detector.shape
+    model = datamodels.PictureFrameModel(data=glow_of_edges(Subarray(1, 1, nx, ny)))
+    meta = about("pictureframe", "glow of the edges [DN/s]", place.instrument, place.detector)
+    filename = save_reference(model, meta, folder, place.name("pictureframe"))
+    return [*rules, Rule("pictureframe", filename, place.match)]

@@ -8,6 +8,7 @@ from calibration.ramps.refpix import (
     Readout,
     _running_median,
     count_reference_pixels,
+    prepare_side_kernels,
     subtract_mid_infrared_reference_pixels,
     subtract_reference_pixels,
 )
@@ -137,3 +138,35 @@ def test_miri_groups_without_reference_pixels_of_an_amplifier_stay_as_they_are()
 def test_a_part_of_a_miri_detector_is_an_error():
     with pytest.raises(ValueError, match="whole detector"):
         subtract_mid_infrared_reference_pixels(np.zeros((1, 2, 8, 8), np.float32), np.zeros((8, 8), np.uint32))
+
+
+@pytest.mark.parametrize(("fastaxis", "slowaxis"), [(2, 1), (-1, 2)])
+def test_kernels_of_sirs_take_out_a_drift_of_each_amplifier_of_its_own(fastaxis, slowaxis):
+    whole = Subarray(1, 1, 2048, 2048)
+    readout = Readout(whole, fastaxis, slowaxis, 4)
+    drift = np.linspace(-20, 20, 2048)
+    share = np.array([1.0, 0.5, -0.5, 1.0])
+    data = np.zeros((1, 1, *whole.shape), np.float32)
+    frame = readout.to_detector(data[0, 0])
+    frame[:] = drift[:, None] * np.repeat(share, 512)
+    frame[300, 1] = frame[900:902, :4] = 1e5
+    # Flat spectra are kernels of one row: half of what either side says, times the share of the amplifier.
+    flat = 0.5 * np.ones((4, 1025)) * share[:, None]
+    kernels = prepare_side_kernels(flat, flat, 0.1, 3)
+    np.testing.assert_allclose(kernels.left, 0.5 * share[:, None] * (np.arange(7) == 3), atol=1e-12)
+    pixeldq = reference_flags(1, 1, whole.shape)
+    corrected = subtract_reference_pixels(data, pixeldq, readout, odd_even_columns=False, sirs=kernels)
+    # Rows of which a side has no usable pixel are corrected by the other only.
+    left = np.delete(readout.to_detector(corrected[0, 0]), [900, 901], axis=0)[4:-4]
+    np.testing.assert_allclose(left[:, 4:], 0, atol=2e-3)
+
+
+def test_sirs_needs_a_whole_detector_and_enough_coefficients():
+    subarray, pixeldq = stripe(1)
+    kernels = prepare_side_kernels(np.ones((4, 1025)), np.ones((4, 1025)), 1.0, 30)
+    with pytest.raises(ValueError, match="whole detector"):
+        subtract_reference_pixels(
+            np.zeros((1, 1, *subarray.shape), np.float32), pixeldq, Readout(subarray, 1, 2, 4), sirs=kernels
+        )
+    with pytest.raises(ValueError, match="more than 30 coefficients"):
+        prepare_side_kernels(np.ones((4, 20)), np.ones((4, 20)), 1.0, 30)

@@ -10,6 +10,7 @@ from stdatamodels.jwst import datamodels
 from calibration import dq
 from calibration.interleaving import WIDTH, reference_rows
 from calibration.simulate.irs2 import bad_rows
+from calibration.simulate.picture_frame import glow_of_edges
 from calibration.subarrays import Subarray
 from flows.blocks import calibrate
 from flows.dark import dark_steps
@@ -32,7 +33,7 @@ TO_REFPIX = ("group_scale", "dq_init", "saturation", "ipc", "superbias")
 def references_of(exposure) -> References:
     folder = exposure.crds / "references" / "jwst" / "nirspec"
     files = {path.name.split("_")[2]: str(path) for path in folder.iterdir()}
-    return References({"flat": None, "pictureframe": None} | files, exposure.context)
+    return References({"flat": None} | files, exposure.context)
 
 
 def narrow(mode: str):
@@ -203,8 +204,7 @@ def test_the_steps_of_nirspec_are_those_of_near_infrared_detectors_with_the_pict
 @pytest.fixture(scope="module")
 def glow(tmp_path_factory):
     """The shape of the glow, and the reference file of it."""
-    y, x = np.mgrid[-1:1:2048j, -1:1:2048j].astype(np.float32)
-    shape = 0.02 * np.maximum(np.abs(x), np.abs(y)) ** 4 - 0.003
+    shape = glow_of_edges(Subarray(1, 1, 2048, 2048))
     model = datamodels.PictureFrameModel(data=shape)
     meta = about("pictureframe", "glow of the edges [DN/s]", "NIRSPEC", "NRS1")
     folder = tmp_path_factory.mktemp("glow")
