@@ -19,7 +19,7 @@ def superbias(ramp: Ramp, references: References, options: NoOptions) -> Ramp:
     if bias is None:
         raise StepSkipped("no SUPERBIAS reference file matches this exposure")
     zeroframe = None if ramp.zeroframe is None else subtract_bias_from_zeroframe(ramp.zeroframe, bias)
-    log.info("superbias: median bias %.1f DN", np.nanmedian(bias))
+    log.info("superbias: subtracted, but from %d pixels whose bias is not known", np.count_nonzero(np.isnan(bias)))
     return ramp.with_(
         data=subtract_bias(ramp.data, bias),
         pixeldq=ramp.pixeldq | references.dq("superbias", ramp.area),

@@ -136,6 +136,11 @@ def open_ramp(path: str | Path) -> Iterator[RampFile]:
                 f"{contents.name}: expected ramps (integrations, groups, rows, columns), "
                 f"but SCI has {len(data.shape)} dimensions, {data.shape}"
             )
+        if 0 in data.shape:
+            raise ProductError(
+                f"{contents.name}: expected at least one integration and group, but SCI has the shape {tuple(data.shape)}; "
+                "fetch the exposure again from the archive"
+            )
         yield RampFile(contents.name, contents.header, data.shape, contents)
 
 

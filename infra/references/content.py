@@ -221,6 +221,10 @@ def translate_dq(flags: np.ndarray, definitions: np.ndarray, name: str) -> np.nd
             unknown.append(mnemonic)
     if unknown:
         log.warning("%s: DQ mnemonics that nobody knows are ignored: %s", name, ", ".join(unknown))
+    used = int(np.bitwise_or.reduce(flags, axis=None))
+    undefined = [1 << bit for bit in range(32) if used >> bit & 1 and not np.any(definitions["VALUE"] == 1 << bit)]
+    if undefined:
+        log.warning("%s: DQ has values that DQ_DEF does not define, which are ignored: %s", name, undefined)
     if all(bit == standard for bit, standard in known.items()):
         return flags & np.bitwise_or.reduce(np.array([0, *known], np.uint32))
     translated = np.zeros_like(flags)
