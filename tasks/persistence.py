@@ -235,7 +235,11 @@ def _starts(ramp: Ramp) -> np.ndarray:
     """Start of each integration [s since 1970-01-01 UTC]: as its table says, else evenly from the start of the exposure."""
     nints = ramp.data.shape[0]
     if ramp.int_times is not None and len(ramp.int_times) >= nints:
-        return (np.asarray(ramp.int_times["int_start_MJD_UTC"][:nints], np.float64) - EPOCH) * DAY
+        # A segment of a long exposure has the times of all integrations, or its own.
+        first = ramp.header.get("INTSTART", 1) - 1 if len(ramp.int_times) > nints else 0
+        times = np.asarray(ramp.int_times["int_start_MJD_UTC"], np.float64)[first : first + nints]
+        if len(times) == nints:
+            return (times - EPOCH) * DAY
     start, duration = ramp.header.require("EXPSTART", "EFFINTTM")
     return (start - EPOCH) * DAY + np.arange(nints) * duration
 

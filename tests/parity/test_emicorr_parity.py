@@ -1,6 +1,6 @@
 """Interference is folded and taken out as by the sequential algorithm of the official pipeline (jwst 3.0.0).
 
-The joint algorithm is compared in ``test_detector1_miri_parity``. Tolerance: theirs folds float32 numbers, ours float64, so that
+The joint algorithm is compared in ``test_detector1_miri_parity``. Tolerance: theirs folds float32 numbers, ours float64: so
 a read at the edge of the clipping of a bin is in one mean and not in the other: 0.05 DN of a wave of 5 DN; and a read at the
 edge of a place of the wave takes the next one, in 1e-3 of the reads.
 """
