@@ -259,20 +259,46 @@ def demo(
 
 @app.command(group=prepare)
 def simulate(
-    preset: Literal["niriss-wfss"],
+    preset: Annotated[
+        str, Parameter(help="niriss-wfss: a whole program; or an exposure, such as nircam-image or miri-sub64")
+    ],
     *,
     out: Out,
-    size: Annotated[int, Parameter(help="columns and rows of the detector, up to 2048 [pixel]")] = 1024,
-    seed: Annotated[int, Parameter(help="number that the program is drawn from")] = 1,
+    size: Annotated[
+        int | None, Parameter(help="columns and rows of the program's detector, up to 2048 (1024) [pixel]")
+    ] = None,
+    integrations: Annotated[int | None, Parameter(help="of an exposure (1)")] = None,
+    groups: Annotated[int | None, Parameter(help="of an exposure (6)")] = None,
+    seed: Annotated[int, Parameter(help="number that all that is random is drawn from")] = 1,
     verbose: Verbose = False,
 ) -> int:
-    """Write a synthetic program: raw exposures, the reference files that they need, the pool, and truth tables."""
-    _start(None, verbose, out)
-    from infra.synthetic.program import write_program
+    """Simulate a program or a single exposure: raw ramps, the reference files that they need, and the truth.
 
-    with console.status(f"simulating {preset}, {size} x {size} pixels"):
-        write_program(out, preset=preset, size=size, seed=seed)
-    console.print(f"wrote {out}; calibrate it with: calweave run {out} --crds {out}/crds --out {out}/products")
+    Exposures: nircam-image, nircam-sub160, nircam-sub64p, nircam-subgrism64, nircam-subgrism256, niriss-image, niriss-sub80,
+    niriss-substrip96, niriss-substrip256, fgs-image, miri-image and miri-SUBARRAY, nirspec-irs2 and other readouts. An unknown
+    name lists them all.
+    """
+    _start(None, verbose, out)
+    if preset == "niriss-wfss":
+        if integrations is not None or groups is not None:
+            raise ValueError("niriss-wfss is a program; --integrations and --groups are for single exposures")
+        from infra.synthetic.program import write_program
+
+        size = 1024 if size is None else size
+        with console.status(f"simulating {preset}, {size} x {size} pixels"):
+            write_program(out, size=size, seed=seed)
+        console.print(f"wrote {out}; calibrate it with: calweave run {out} --crds {out}/crds --out {out}/products")
+        return DONE
+    from infra.synthetic.presets import write_preset
+
+    if size is not None:
+        raise ValueError(f"--size is for the program niriss-wfss; {preset} has the size of its readout area")
+    with console.status(f"simulating {preset}"):
+        exposure = write_preset(out, preset, integrations or 1, groups or 6, seed)
+    console.print(
+        f"wrote {exposure.uncal} and {out}/truth.fits; calibrate it with: calweave stage detector1 {exposure.uncal} "
+        f"--crds {out}/crds --out {out}/products"
+    )
     return DONE
 
 
