@@ -117,6 +117,9 @@ _lines: contextvars.ContextVar[list[logging.LogRecord] | None] = contextvars.Con
 def _keep_back(record: logging.LogRecord) -> bool:
     lines = _lines.get()
     if lines is not None:
+        if isinstance(record.args, tuple):
+            # As words: an exception would hold on to the arrays of the block through its trace.
+            record.args = tuple(str(value) if isinstance(value, BaseException) else value for value in record.args)
         lines.append(record)
     return lines is None
 

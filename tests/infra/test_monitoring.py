@@ -1,6 +1,7 @@
 """The lines that people see of a run."""
 
 import logging
+import weakref
 
 import numpy as np
 
@@ -26,6 +27,24 @@ def test_lines_that_differ_are_all_said(caplog):
         log.warning("group %d is lost", 1)
         log.warning("group %d is lost", 2)
     assert caplog.messages == ["group 1 is lost", "group 2 is lost"]
+
+
+def test_a_line_that_waits_holds_nothing_but_its_words(caplog):
+    caplog.set_level(logging.INFO)
+    block = np.zeros(3)
+    watch = weakref.ref(block)
+
+    def skip(array: np.ndarray) -> None:
+        try:
+            raise ValueError("nothing to do")
+        except ValueError as why:
+            log.info("skipped, %s", why)
+
+    with one_line_each():
+        skip(block)
+        del block
+        assert watch() is None, "the trace of the exception holds the block"
+    assert caplog.messages == ["skipped, nothing to do"]
 
 
 def test_outside_lines_come_at_once(caplog):
