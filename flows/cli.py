@@ -53,7 +53,7 @@ ParameterFile = Annotated[
     Parameter(name="--parameters", help="options from a file: .toml or .json (a table for each step), or .asdf"),
 ]
 Crds = Annotated[
-    str | None, Parameter(name="--crds", help="folder of the reference files, in place of the environment's CRDS_PATH")
+    str | None, Parameter(name="--crds", help="folder or URL of the reference files, in place of the environment's CRDS_PATH")
 ]
 Verbose = Annotated[bool, Parameter(name=["-v", "--verbose"], negative="", help="every log line")]
 Out = Annotated[str, Parameter(name=["-o", "--out"], help="folder or URL for the products; made if it is not there")]
@@ -121,6 +121,7 @@ def run(
     ] = "wait",
     truth: Annotated[str | None, Parameter(help="folder of truth tables to compare with in the report")] = None,
     verify: Verify = False,
+    wait: Annotated[bool, Parameter(negative="", help="wait for another run on the output folder to end")] = False,
     verbose: Verbose = False,
 ) -> int:
     """Calibrate a whole program: every exposure and every association, each as soon as what it needs is there.
@@ -128,7 +129,7 @@ def run(
     Writes the products, the associations, run.json (what happened) and report.html (to look at) into the output folder.
     A product that is there and current is not made again. A failed exposure stops only what needs it.
     """
-    _start(crds, verbose, out)
+    _start(crds, verbose, out, inputs)
     overrides = _overrides(parameters, parameter)
     with console.status("starting"):
         from flows.program import run_program
@@ -140,6 +141,7 @@ def run(
         "on_failure": on_failure,
         "missing_members": missing_members,
         "verify": verify,
+        "wait": wait,
     }
     return run_program(inputs, out, overrides, workers or os.cpu_count() or 1, truth, console, **options)
 
@@ -160,7 +162,7 @@ def plan(
     verbose: Verbose = False,
 ) -> int:
     """Say what a run would make and why, and what it costs in time, memory and bytes. Nothing is made or fetched."""
-    _start(crds, verbose, None)
+    _start(crds, verbose, None, inputs)
     overrides = _overrides(parameters, parameter)
     with console.status("planning"):
         from flows.program import make_plan, show_plan
@@ -199,7 +201,7 @@ def watch(
 
     A pool (*_pool.csv) in the folder announces what is to come. Goes on where an earlier watch was stopped.
     """
-    _start(crds, verbose, out)
+    _start(crds, verbose, out, [source])
     overrides = _overrides(parameters, parameter)
     with console.status("starting"):
         from flows.watch import run_watch
@@ -222,7 +224,7 @@ def stage(
     verbose: Verbose = False,
 ) -> int:
     """Run one stage alone on each input: a product, or an association. An input that fails does not stop the others."""
-    _start(crds, verbose, out)
+    _start(crds, verbose, out, inputs)
     overrides = _overrides(parameters, parameter)
     with console.status("starting"):
         # Only this one: all of them take half a second more.
@@ -446,20 +448,22 @@ def serve(
 app.command("flows.asn:app", name="asn", group=prepare, help="Make, explain, compare and edit associations.")
 
 
-def _start(crds: str | None, verbose: bool, out: str | None) -> None:
+def _start(crds: str | None, verbose: bool, out: str | None, inputs: Sequence[str] = ()) -> None:
     """Set the environment that Prefect and the crds client read when they are imported; see that ``out`` can be written."""
     from infra.monitoring import quiet_prefect, show_logs
-    from infra.storage.store import require_writable
+    from infra.storage.store import check_url, require_writable
 
     if out is not None:
         require_writable(out)
+    for url in inputs:
+        check_url(url)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(
             name, "1"
         )  # products are made side by side: more threads in each would only get in the way
     quiet_prefect(verbose)
     if crds is not None:
-        os.environ["CRDS_PATH"] = str(Path(crds).resolve())
+        os.environ["CRDS_PATH"] = crds if "://" in crds else str(Path(crds).resolve())
     show_logs(console, verbose)
 
 

@@ -172,6 +172,7 @@ def calibrate(
     on_failure: str = "continue",
     missing_members: MissingMembers = "wait",
     verify: bool = False,
+    wait: bool = False,
 ) -> dict[str, Any]:
     """Calibrate a program; returns the content of ``run.json``, which it writes into ``output`` beside ``report.html``.
 
@@ -198,8 +199,10 @@ def calibrate(
         made anew when the member is there.
     verify
         Whether products that are there are read, to see that they are what was recorded.
+    wait
+        Whether to wait for another run on ``output`` to end, not to fail.
     """
-    with locked(output):
+    with locked(output, wait):
         return _calibrate(
             inputs, output, overrides or {}, slots, truth, engine, memory, timeout, on_failure, missing_members, verify
         )
