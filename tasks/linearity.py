@@ -6,6 +6,7 @@ import numpy as np
 
 from calibration import dq
 from calibration.ramps.linearity import flag_uncorrected, linearize, linearize_averages, linearize_zeroframe
+from infra.products.header import ProductError
 from infra.products.ramp import Ramp
 from infra.references.content import References
 from tasks.step import NoOptions, StepSkipped, step
@@ -16,6 +17,11 @@ log = logging.getLogger(__name__)
 @step("linearity", references=("linearity",))
 def linearity(ramp: Ramp, references: References, options: NoOptions) -> Ramp:
     """Make the response of the detector linear."""
+    if ramp.is_irs2:
+        raise ProductError(
+            f"{ramp.header.get('FILENAME', 'the exposure')}: from linearity on, the reference pixels of IRS2 must not be "
+            "in the frames; let refpix take them out (refpix.preserve_irs2_refpix is for that step alone)"
+        )
     subarray = ramp.header.subarray
     coefficients = references.array("linearity", "COEFFS", subarray)
     if coefficients is None:

@@ -22,9 +22,10 @@ from infra.products.stored import Stored
 from infra.references.content import ReferenceNotFound, References
 from infra.synthetic.nirspec import MODES, write_nirspec_exposure
 from infra.synthetic.reference_format import about, save_reference
+from tasks.linearity import linearity
 from tasks.picture_frame import PictureFrameOptions, picture_frame
 from tasks.refpix import RefpixOptions, refpix
-from tasks.step import STEPS, Options, StepOptions
+from tasks.step import STEPS, NoOptions, Options, StepOptions
 
 LINES, LIGHT = 32, 1.0  # [e-/s]
 TO_REFPIX = ("group_scale", "dq_init", "saturation", "ipc", "superbias")
@@ -157,6 +158,8 @@ def test_irs2_without_its_reference_or_of_another_pattern_is_an_error(made):
     other = ramp.with_(header=ramp.header.set(NRS_NORM=32, NRS_REF=8))
     with pytest.raises(ProductError, match=r"NRS_NORM, NRS_REF = 16, 4, but they are \(32, 8\)"):
         refpix.fn(other, references, RefpixOptions())
+    with pytest.raises(ProductError, match="from linearity on, the reference pixels of IRS2"):
+        linearity.fn(ramp, references, NoOptions())
 
 
 def test_a_subarray_that_does_not_reach_the_edges_has_its_outer_columns_for_reference(tmp_path):
