@@ -2,7 +2,7 @@
 
 from flows.blocks import calibrate
 from flows.detector1 import check_shape, steps_for
-from flows.stage import Overrides, prepare, save, stage_flow
+from flows.stage import Overrides, prepare, save, save_side, stage_flow
 from infra.monitoring import working_on
 from infra.products.header import Header
 from infra.products.names import base_of, rename
@@ -28,4 +28,5 @@ def dark(exposure: str, output: str, overrides: Overrides | None = None, memory:
         steps = dark_steps(header)
         references, options = prepare(header, steps, overrides, "dark")
         ramp = calibrate(file, steps, references, options, memory)
-        return [save(ramp, output, rename(exposure, "dark"), references)]
+        beside = save_side(ramp, exposure, output, references)
+        return [save(ramp, output, rename(exposure, "dark"), references), *beside]

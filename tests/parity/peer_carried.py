@@ -11,15 +11,21 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from jwst.charge_migration import ChargeMigrationStep
 from jwst.clean_flicker_noise import CleanFlickerNoiseStep
 from jwst.emicorr import EmiCorrStep
+from jwst.firstframe import FirstFrameStep
+from jwst.lastframe import LastFrameStep
 from jwst.persistence import PersistenceStep
-from jwst.pipeline import GuiderPipeline
+from jwst.pipeline import DarkPipeline, GuiderPipeline
+from jwst.reset import ResetStep
+from jwst.rscd import RscdStep
 from stdatamodels.jwst import datamodels
 
 STEPS = {
-    "clean_flicker_noise": CleanFlickerNoiseStep, "emicorr": EmiCorrStep, "persistence": PersistenceStep,
-    "guider": GuiderPipeline,
+    "charge_migration": ChargeMigrationStep, "clean_flicker_noise": CleanFlickerNoiseStep, "dark": DarkPipeline,
+    "emicorr": EmiCorrStep, "firstframe": FirstFrameStep, "guider": GuiderPipeline, "lastframe": LastFrameStep,
+    "persistence": PersistenceStep, "reset": ResetStep, "rscd": RscdStep,
 }  # fmt: skip
 
 
@@ -29,7 +35,9 @@ def run(case: dict, folder: Path) -> None:
     os.chdir(work)
     step = STEPS[case["step"]](**case["options"])
     step.skip = False
-    if case["step"] == "guider":
+    if case["step"] in ("guider", "dark"):
+        for name in case.get("on", ()):
+            getattr(step, name).skip = False
         made, status = step.run(case["exposure"]), "COMPLETE"
     else:
         for reftype, path in case["references"].items():
