@@ -68,8 +68,10 @@ def main() -> None:
         number = int(rng.integers(len(OPTIONS)))
         disturb(program, OPTIONS[number], arguments, result, rng)
         result["rounds"] += 1
-        if tree(program.products) != clean[number]:
-            result["wrong"].append(result["rounds"])
+        left = tree(program.products)
+        differ = sorted(name for name in left.keys() | clean[number].keys() if left.get(name) != clean[number].get(name))
+        if differ:
+            result["wrong"].append({"round": result["rounds"], "options": number, "files": differ})
             shutil.copytree(program.products, folder / f"wrong{result['rounds']}")
     print(json.dumps(result))
     sys.exit(1 if result["wrong"] else 0)
@@ -81,7 +83,6 @@ def start(program, overrides, engine) -> int:
     if child:
         return child
     try:
-        os.setsid()
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         run = program.run(overrides, engine=engine)
@@ -97,7 +98,7 @@ def kill_run(program, overrides, arguments, result, rng) -> None:
         child = start(program, overrides, "threads")
         result["runs"] += 1
         if result["kills"] < arguments.kills and not ended(child, rng.uniform(0, result["seconds"] * 1.1)):
-            os.killpg(child, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             result["kills"] += 1
             result["during_write"] += any(program.products.rglob(".part-*"))
