@@ -256,3 +256,29 @@ def test_where_folders_cannot_be_locked_the_last_one_has_it(tmp_path, quick, mon
 
     monkeypatch.setattr(locks.fcntl, "flock", refuse)
     test_of_many_who_want_it_at_once_one_at_a_time_has_it(str(tmp_path / "out"), None)
+
+
+def test_the_command_is_refused_by_a_run_that_works_there_or_waits_for_it(tmp_path, calweave_process):
+    """By the real command line, on an exposure that cannot be calibrated: it is told apart by what it says."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "jw09801001001_02101_00001_nis_uncal.fits").write_bytes(b"no FITS file")
+    out = str(tmp_path / "out")
+    words = ("run", tmp_path / "raw", "--out", out, "--workers", 1)
+    with locked(out):
+        done = calweave_process(*words, crds=tmp_path / "crds")
+        assert done.returncode == 1
+        assert f"{out} is in use by another run on" in done.stderr
+        assert f"process {os.getpid()}" in done.stderr
+        assert set(stat_folder(out)) == {locks.NAME}, "it wrote nothing"
+        ended = []
+        second = threading.Thread(
+            target=lambda: ended.append(calweave_process(*words, "--wait", crds=tmp_path / "crds"))
+        )
+        second.start()
+        time.sleep(8)
+        assert ended == []
+    second.join(120)
+    assert "waiting for it to end" in ended[0].stderr
+    assert "in use by another run on" in ended[0].stderr
+    assert "expected a FITS file" in ended[0].stderr, "then it does its work"
+    assert locks.NAME not in stat_folder(out)
