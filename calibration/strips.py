@@ -7,7 +7,7 @@ the rows were cut.
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -44,10 +44,16 @@ def map_rows(work: Callable[[slice], Any], data: Any) -> list[Any]:
     height = -(-ny // (number * _SHARES)) if number > 1 else ny
     height = max(1, min(height, getattr(data, "rows_at_once", ny) // number))
     strips = [slice(start, min(start + height, ny)) for start in range(0, ny, height)]
-    if number == 1 or len(strips) == 1:
-        return [work(strip) for strip in strips]
+    return map_each(work, strips)
+
+
+def map_each(work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+    """What ``work`` returns for each of some parts that do not know each other, in their order; in threads where allowed."""
+    number = _threads.get()
+    if number == 1 or len(parts) == 1:
+        return [work(part) for part in parts]
     with ThreadPoolExecutor(number) as pool:
-        return list(pool.map(work, strips))
+        return list(pool.map(work, parts))
 
 
 def rows_of(array: Any, rows: slice) -> tuple[np.ndarray, int]:

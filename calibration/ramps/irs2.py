@@ -37,6 +37,7 @@ from calibration.interleaving import (
 )
 from calibration.jit import kernel
 from calibration.ramps.refpix import EDGE, Readout, clipped_mean
+from calibration.strips import map_each
 
 #: Samples of a visit with the steps out and back, and of a line with the pause at its end.
 VISIT, LINE = PERIOD + 2, 712
@@ -278,9 +279,10 @@ def subtract_interleaved_references(
     targets[kept] = np.arange(kept.size)
     backwards = readout.slowaxis < 0
     corrected = np.empty((ngroups, kept.size, lines), np.float32)
-    series = np.empty((PRIME, grid.columns), np.float32)
-    for g in range(ngroups):
+
+    def correct(g: int) -> None:
         frame, out = data[g], corrected[g]
+        series = np.empty((PRIME, grid.columns), np.float32)
         drift = _drift_line(frame, mean, sources, rows[0], at, backwards)
         _gather(frame, mean, sources, rows[0], at, grid.pixels, drift, backwards, series)
         filled = _fill_gaps(series, grid)
@@ -294,6 +296,8 @@ def subtract_interleaved_references(
             _weigh(spectrum, weights.pixels[amplifier - 1], common, weights.output[amplifier - 1])
             noise = grid.backward(spectrum)
             _subtract(frame, mean, sources, rows[amplifier], at, targets, is_reference, drift, noise, backwards, out)
+
+    map_each(correct, range(ngroups))
     return corrected
 
 

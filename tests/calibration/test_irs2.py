@@ -21,6 +21,7 @@ from calibration.ramps.refpix import Readout
 from calibration.simulate import detector as simulated
 from calibration.simulate import irs2 as simulate
 from calibration.simulate.references import SENSORS, make_area
+from calibration.strips import threads
 from calibration.subarrays import Subarray
 
 ITSELF = np.tile(np.arange(WIDTH), (2, 1))
@@ -150,6 +151,14 @@ def test_correlated_noise_falls_and_the_signal_stays(detector):
     assert left(Weights(weights.pixels, nothing), sources)[0] > 1.05 * after, "the reference output has its part"
     assert left(Weights(nothing, weights.output), sources)[0] > 1.5 * after, "the reference pixels have theirs"
     assert left(weights, ITSELF)[0] > 1.005 * after, "bad reference pixels must not be used"
+
+
+def test_threads_change_nothing():
+    data, _, weights = noisy_exposure("NRS2")
+    alone = subtract_interleaved_references(data[0], readout(64, "NRS2"), weights, ITSELF)
+    with threads(3):
+        together = subtract_interleaved_references(data[0], readout(64, "NRS2"), weights, ITSELF)
+    np.testing.assert_array_equal(alone, together)
 
 
 def test_one_group_has_no_noise_that_can_be_told_from_signal():
