@@ -270,15 +270,16 @@ def test_the_command_is_refused_by_a_run_that_works_there_or_waits_for_it(tmp_pa
         assert f"{out} is in use by another run on" in done.stderr
         assert f"process {os.getpid()}" in done.stderr
         assert set(stat_folder(out)) == {locks.NAME}, "it wrote nothing"
-        ended = []
-        second = threading.Thread(
-            target=lambda: ended.append(calweave_process(*words, "--wait", crds=tmp_path / "crds"))
-        )
-        second.start()
-        time.sleep(8)
-        assert ended == []
-    second.join(120)
-    assert "waiting for it to end" in ended[0].stderr
-    assert "in use by another run on" in ended[0].stderr
-    assert "expected a FITS file" in ended[0].stderr, "then it does its work"
+        command = [sys.executable, "-m", "flows.cli", *map(str, words), "--wait"]
+        environment = os.environ | {"CRDS_PATH": str(tmp_path / "crds"), "COLUMNS": "300"}
+        second = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
+        told = ""
+        while "waiting for it to end" not in told:
+            line = second.stderr.readline()
+            assert line, told
+            told += line
+        assert second.poll() is None
+    told += second.communicate(timeout=120)[1]
+    assert f"{out} is in use by another run on" in told
+    assert "expected a FITS file" in told, "then it does its work"
     assert locks.NAME not in stat_folder(out)
