@@ -20,12 +20,13 @@ from calibration.ramps.flicker_noise import (
     light_of,
     scene_of_integrations,
 )
+from calibration.ramps.known_sources import FIRST_ROW, soss_traces
 from calibration.strips import zeros
 from infra.products.fits import read_fits
 from infra.products.header import Header, ProductError
 from infra.products.image import Image
 from infra.products.ramp import Ramp
-from infra.references.content import References
+from infra.references.content import ReferenceNotFound, References
 from infra.storage.store import fetched
 from tasks.ramp_fit import RampFitOptions, ramp_fit
 from tasks.step import StepSkipped, step
@@ -68,9 +69,14 @@ class CleanFlickerNoiseOptions(BaseModel, frozen=True, extra="forbid"):
     save_noise: bool = Field(False, description="write what was added to the data, _flicker_noise")
 
 
+def _reftypes(header: Header) -> tuple[str, ...]:
+    more = ("pastasoss",) if header.get("EXP_TYPE") == "NIS_SOSS" else ()
+    return ("gain", "readnoise", "flat", *more)
+
+
 @step(
     "clean_flicker_noise",
-    references=("gain", "readnoise", "flat"),
+    references=_reftypes,
     options=CleanFlickerNoiseOptions,
     default=False,
 )
@@ -232,12 +238,27 @@ def _excluded(
             no_flat = ~np.isfinite(flat) | (flat == 0) | ((of_flat & dq.PIXEL["NO_FLAT_FIELD"]) != 0)
             flags = flags | of_flat
         return no_flat | ((flags & (dq.PIXEL["DO_NOT_USE"] | dq.PIXEL["NON_SCIENCE"])) != 0)
+    if exp_type == "NIS_SOSS" and header.get("SUBARRAY") in FIRST_ROW:
+        return _soss(header, references)
     if exp_type.startswith("NRS") or exp_type == "NIS_SOSS":
         raise ProductError(
             f"clean_flicker_noise.mask_science_regions is not known for {exp_type}; switch it off, or name a mask with "
             "clean_flicker_noise.user_mask"
         )
     return None
+
+
+def _soss(header: Header, references: References) -> np.ndarray:
+    tree = references.asdf("pastasoss")
+    if tree is None:
+        raise ReferenceNotFound(
+            "clean_flicker_noise.mask_science_regions needs a PASTASOSS reference file, but none matches; switch it off"
+        )
+    subarray, wheel = header.require("SUBARRAY", "PWCPOS")
+    traces = (
+        (np.asarray(trace["trace"], np.float64), (trace["pivot_x"], trace["pivot_y"])) for trace in tree["traces"]
+    )
+    return soss_traces(traces, wheel - tree["meta"]["pwcpos_cmd"], subarray, header.subarray.shape)
 
 
 def _read_mask(url: str) -> np.ndarray:

@@ -16,6 +16,7 @@ from calibration.ramps.flicker_noise import (
     light_of,
     scene_of_integrations,
 )
+from calibration.ramps.known_sources import soss_traces
 from calibration.simulate.flicker import flicker_noise as make_noise
 
 WHITE = 1.0  # [DN], noise of a pixel
@@ -259,3 +260,20 @@ def test_parameters_suit_the_image(monkeypatch, step, tilt, crowded, expected):
         image[rng.random(image.shape) < 0.15] += 10
     chosen = choose_parameters(image.astype(np.float32), 1, "NIRISS", None)
     assert (chosen["background"], chosen["by_amplifier"]) == expected
+
+
+def test_traces_of_soss_are_where_the_wheel_turns_them():
+    x = np.linspace(0, 2047, 300)
+    straight = np.stack([x, np.full(300, 100.0)], axis=1)
+    still = soss_traces([(straight, (1000.0, 100.0))], 0.0, "SUBSTRIP256", (256, 2048))
+    assert np.flatnonzero(still[:, 5]).tolist() == list(range(84, 117))
+    lower = soss_traces([(straight, (1000.0, 90.0))], 0.0, "SUBSTRIP96", (96, 2048))
+    assert np.flatnonzero(lower[:, 5]).tolist() == list(range(74, 96))
+    turned = soss_traces([(straight, (1000.0, 100.0))], 1.0, "SUBSTRIP256", (256, 2048))
+    assert np.flatnonzero(turned[:, 1000]).tolist() == list(range(84, 117))
+    # 500 columns on, 8.7 rows up.
+    assert np.flatnonzero(turned[:, 1500])[[0, -1]].tolist() == [92, 125]
+    steep = np.stack([x, 100 + x / 4], axis=1)
+    edge = soss_traces([(steep, (0.0, 0.0))], 0.0, "SUBSTRIP256", (256, 2048))
+    assert edge[239:, -1].all()
+    assert not edge[:200, -1].any()

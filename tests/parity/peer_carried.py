@@ -17,13 +17,13 @@ from jwst.emicorr import EmiCorrStep
 from jwst.firstframe import FirstFrameStep
 from jwst.lastframe import LastFrameStep
 from jwst.persistence import PersistenceStep
-from jwst.pipeline import DarkPipeline, GuiderPipeline
+from jwst.pipeline import GuiderPipeline
 from jwst.reset import ResetStep
 from jwst.rscd import RscdStep
 from stdatamodels.jwst import datamodels
 
 STEPS = {
-    "charge_migration": ChargeMigrationStep, "clean_flicker_noise": CleanFlickerNoiseStep, "dark": DarkPipeline,
+    "charge_migration": ChargeMigrationStep, "clean_flicker_noise": CleanFlickerNoiseStep, 
     "emicorr": EmiCorrStep, "firstframe": FirstFrameStep, "guider": GuiderPipeline, "lastframe": LastFrameStep,
     "persistence": PersistenceStep, "reset": ResetStep, "rscd": RscdStep,
 }  # fmt: skip
@@ -35,9 +35,7 @@ def run(case: dict, folder: Path) -> None:
     os.chdir(work)
     step = STEPS[case["step"]](**case["options"])
     step.skip = False
-    if case["step"] in ("guider", "dark"):
-        for name in case.get("on", ()):
-            getattr(step, name).skip = False
+    if case["step"] == "guider":
         made, status = step.run(case["exposure"]), "COMPLETE"
     else:
         for reftype, path in case["references"].items():

@@ -8,10 +8,11 @@ from hard_ramps import Exposure, make_exposure
 
 from calibration import dq
 from calibration.subarrays import Subarray
-from infra.products.header import ProductError
+from infra.products.header import Header, ProductError
+from infra.products.image import Image
 from infra.products.persistence import read_suspects, read_traps_filled, write_suspects, write_traps_filled
 from infra.products.ramp import Ramp
-from infra.references.content import References
+from infra.references.content import ReferenceNotFound, References
 from tasks.clean_flicker_noise import CleanFlickerNoiseOptions, clean_flicker_noise
 from tasks.persistence import PersistenceOptions, persistence
 from tasks.products import save
@@ -247,3 +248,26 @@ def test_noise_that_is_not_fitted_in_this_mode_is_left(sky, cards, options, reas
     done = clean_flicker_noise.fn(other, references, CleanFlickerNoiseOptions(**options))
     assert reason in done.recipe["clean_flicker_noise"]["reason"]
     assert done.data is ramp.data
+
+
+def test_known_traces_of_soss_are_masked(tmp_path):
+    header = Header(
+        {"EXP_TYPE": "NIS_SOSS", "SUBARRAY": "SUBSTRIP96", "PWCPOS": 245.9, "SLOWAXIS": -1, "DETECTOR": "NIS",
+         "INSTRUME": "NIRISS", "SUBSTRT1": 1, "SUBSTRT2": 1803, "SUBSIZE1": 2048, "SUBSIZE2": 96}
+    )  # fmt: skip
+    x = np.linspace(0, 2047, 50)
+    traces = [{"trace": np.stack([x, np.full(50, 60.0)], axis=1), "pivot_x": 1000.0, "pivot_y": 50.0}]
+    asdf.AsdfFile({"meta": {"pwcpos_cmd": 245.9}, "traces": traces}).write_to(tmp_path / "pastasoss.asdf")
+    files = {"gain": None, "readnoise": None, "flat": None, "pastasoss": str(tmp_path / "pastasoss.asdf")}
+    rate = np.random.default_rng(1).normal(1, 0.1, (96, 2048)).astype(np.float32)
+    image = Image(header, rate, rate, np.zeros((96, 2048), np.uint32))
+    options = CleanFlickerNoiseOptions(mask_science_regions=True, save_mask=True, n_sigma=0)
+    mask = clean_flicker_noise.fn(image, References(files, ""), options).side["mask"].data
+    assert not mask[34:67].any()
+    assert mask[:34].all()
+    assert mask[67:].all()
+    with pytest.raises(ReferenceNotFound, match="PASTASOSS"):
+        clean_flicker_noise.fn(image, References({**files, "pastasoss": None}, ""), options)
+    slits = image.with_(header=header.set(EXP_TYPE="NRS_FIXEDSLIT", SUBARRAY="ALLSLITS"))
+    with pytest.raises(ProductError, match="not known for NRS_FIXEDSLIT"):
+        clean_flicker_noise.fn(slits, References(files, ""), options)
