@@ -450,7 +450,21 @@ def _settings(scene: Survey, stage: str, header: Header, roles: frozenset[str]) 
             reftype: [] if name is None else [name, _sha1(scene, name, header)] for reftype, name in chosen.items()
         }
         memory.settings[key] = {"options": resolved, "references": references}
+        files = _named_files(resolved)
+        if files:
+            memory.settings[key]["files"] = files
     return memory.settings[key]
+
+
+def _named_files(options: Mapping[str, Any]) -> dict[str, str]:
+    """The files that options name, such as a mask of the user's: name of the option -> SHA-256 of what is in it."""
+    found = {}
+    for step, values in options.items():
+        for key, value in values.items() if isinstance(values, Mapping) else ():
+            if isinstance(value, str) and "." in value and stat_file(value) is not None:
+                with fetched(value) as path:
+                    found[f"{step}.{key}"] = sha256_of(path)
+    return found
 
 
 def _sha1(scene: Survey, name: str, header: Header) -> str | None:
@@ -535,6 +549,9 @@ def _settings_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> 
                 same_name = was[:1] == is_[:1]
                 text = f"{reftype}: content of {is_[0]}" if same_name else f"{reftype}: {_name(was)} -> {_name(is_)}"
                 found[Reason("reference changed", text)] = None
+        for option in sorted(set(one.get("files", {})) & set(other.get("files", {}))):
+            if one["files"][option] != other["files"][option]:
+                found[Reason("input changed", f"the file of {option}")] = None
         for step in sorted(set(one["options"]) | set(other["options"])):
             was, is_ = one["options"].get(step), other["options"].get(step)
             if was == is_:

@@ -9,6 +9,7 @@ from astropy.io import fits
 from small_program import FROM_IMAGES, IMAGE2, IMAGE3, RATES, SPEC2, SPEC3, SmallProgram, made, states, tree
 
 from flows import plan
+from flows.program import calibrate, make_plan
 from infra.products.fits import read_fits
 from infra.provenance import code_of
 
@@ -191,8 +192,6 @@ def test_the_plan_knows_the_reference_files_that_the_steps_read(program):
 
 
 def test_a_plan_writes_nothing_and_says_what_the_run_then_does(program):
-    from flows.program import make_plan
-
     scale(program.uncal(RATES["GR150C"]), 1.01)
     before = {path: path.stat().st_mtime_ns for path in program.products.rglob("*")}
     page = make_plan([str(program.folder)], str(program.products), {}, 2)
@@ -205,8 +204,6 @@ def test_a_plan_writes_nothing_and_says_what_the_run_then_does(program):
 
 
 def test_estimates_come_from_the_records(program):
-    from flows.program import make_plan
-
     page = make_plan([str(program.folder)], str(program.products), {"gain_scale": {"skip": True}}, 2)
     costs = {node["name"]: node for node in page["nodes"]}
     mine = np.array([costs[name]["cpu_seconds"] for name in RATES.values()])
@@ -214,3 +211,19 @@ def test_estimates_come_from_the_records(program):
     assert page["bytes_out"] == pytest.approx(
         sum(path.stat().st_size for path in program.products.glob("jw*") if ".json" not in path.name), rel=0.5
     )
+
+
+def test_a_file_that_an_option_names_is_an_input(program, tmp_path):
+    mask = tmp_path / "mask.fits"
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((192, 192), np.uint8), name="SCI")]).writeto(mask)
+    overrides = {"clean_flicker_noise": {"skip": False, "user_mask": str(mask)}}
+    planned = make_plan([str(program.folder)], str(program.products), overrides, 2, product=f"{RATES['first']}.fits")
+    assert planned["to_make"] == 1
+    one = [str(program.uncal(RATES["first"]))]
+    calibrate(one, str(tmp_path / "one"), overrides)
+    assert make_plan(one, str(tmp_path / "one"), overrides, 1)["to_make"] == 0
+    os.utime(mask, (1, 1))
+    assert make_plan(one, str(tmp_path / "one"), overrides, 1)["to_make"] == 0
+    scale(mask, 0)
+    plan_of_one = make_plan(one, str(tmp_path / "one"), overrides, 1)
+    assert plan_of_one["nodes"][0]["reasons"] == ["input changed: the file of clean_flicker_noise.user_mask"]
