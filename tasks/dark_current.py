@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from calibration.ramps.dark_current import is_dark_fine_enough, subtract_dark
 from infra.products.ramp import Ramp
-from infra.references.content import References
+from infra.references.content import ReferenceInvalid, References
 from tasks.step import StepSkipped, step
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,11 @@ def dark_current(ramp: Ramp, references: References, options: DarkCurrentOptions
         raise StepSkipped("the dark averages or drops more frames than the exposure")
     # One dark per subarray and readout: it is not cut.
     dark = references.on_disk("dark")
+    if dark.shape[-2:] != ramp.data.shape[-2:]:
+        raise ReferenceInvalid(
+            f"{references.name('dark')} must have the rows and columns of the exposure, {ramp.data.shape[-2:]}, but has the "
+            f"shape {dark.shape}: a dark is never cut; check SUBARRAY and the rules that chose it"
+        )
     flags = references.dq("dark")
     if flags.ndim > 2:
         flags = np.bitwise_or.reduce(flags.reshape(-1, *flags.shape[-2:]), axis=0)

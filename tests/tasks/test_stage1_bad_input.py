@@ -164,7 +164,7 @@ def test_a_reference_of_another_shape_is_an_error_that_names_it(made, tmp_path, 
                 hdu.data = hdu.data[..., :64, :64]
         hdulist[0].header["SUBSIZE1"] = hdulist[0].header["SUBSIZE2"] = 64
         hdulist.writeto(target)
-    with pytest.raises((ReferenceInvalid, ValueError), match=r"small_|dark must cover"):
+    with pytest.raises(ReferenceInvalid, match="small_"):
         calibrate(ramp, files | {reftype: str(target)})
 
 
