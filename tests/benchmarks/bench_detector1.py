@@ -77,6 +77,12 @@ def near_infrared(mode: str, nints: int, ngroups: int) -> Callable[[Path], Any]:
     return make
 
 
+def nirspec(folder: Path) -> Any:
+    from infra.synthetic.nirspec import write_nirspec_exposure
+
+    return write_nirspec_exposure(folder, "irs2-rapid", 1, 10)
+
+
 def mid_infrared(folder: Path) -> Any:
     from infra.synthetic.miri import write_miri_exposure
 
@@ -88,6 +94,7 @@ KINDS = {
     "nircam-1x10": Kind("NIRCam full frame 1 x 10", near_infrared("nircam-image", 1, 10), 1 / 10, 0.9),
     "niriss-1x10": Kind("NIRISS full frame 1 x 10", near_infrared("niriss-image", 1, 10), 1 / 10, 0.9),
     STRIP: Kind("NIRISS SUBSTRIP256 20 x 5", near_infrared("niriss-substrip256", 20, 5), 1 / 10),
+    "nirspec-1x10": Kind("NIRSpec IRS2 1 x 10", nirspec, 1 / 10),
     "miri-1x20": Kind("MIRI full frame 1 x 20", mid_infrared, 1 / 6),
 }
 
