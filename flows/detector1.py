@@ -125,6 +125,7 @@ def detector1(
         if options.of("detector1").values.save_calibrated_ramp:
             made.append(save(ramp, output, rename(exposure, "ramp"), references))
         rates = ramp_fit(ramp, references, options)
+        beside += save_side(rates[0], exposure, output, references)
         for rate, suffix in zip(rates, ("rate", "rateints"), strict=True):
             if rate is not None:
                 rate = rescale(gain_scale, rate, references, options)

@@ -6,6 +6,7 @@ from typing import Any
 
 from infra.products.catalog import Catalog, write_catalog
 from infra.products.emi_waves import EmiWaves, write_waves
+from infra.products.fit_output import FitOutput, write_fit_output
 from infra.products.guider import Guider, write_guider
 from infra.products.image import Image, Segmentation, write_image, write_segmentation
 from infra.products.persistence import SuspectPixels, TrapsFilled, write_suspects, write_traps_filled
@@ -19,6 +20,7 @@ WRITERS: dict[type, Callable[[Any, str], None]] = {
     Ramp: write_ramp,
     Image: write_image,
     Segmentation: write_segmentation,
+    FitOutput: write_fit_output,
     Guider: write_guider,
     SlitSet: write_slits,
     SpectrumSet: write_spectra,

@@ -91,6 +91,7 @@ def fit_ramps(
     zeroframe: np.ndarray | None = None,
     suppress_one_group: bool = True,
     drop_unused: bool = False,
+    typical_rate: np.ndarray | None = None,
 ) -> tuple[Rates, Rates | None]:
     """Count rates of the exposure, and of each integration where there are several.
 
@@ -115,6 +116,8 @@ def fit_ramps(
     drop_unused : bool
         Whether groups that no pixel uses, at the start and the last one, are left out with their flags (MIRI). At least
         one group is kept.
+    typical_rate : (ny, nx) float32 or None
+        To be filled with the rate that the Poisson variance is of [DN/s].
 
     Returns
     -------
@@ -126,7 +129,7 @@ def fit_ramps(
     check_ramps(data, groupdq, pixeldq, gain, readnoise, timing, dark_current)
     gain, readnoise, pixeldq = _exclude_unknown_noise(gain, readnoise, pixeldq)
     nints, _, ny, nx = data.shape
-    start, stop = _used_groups(groupdq) if drop_unused else (0, data.shape[1])
+    start, stop = used_groups(groupdq) if drop_unused else (0, data.shape[1])
     ngroups = stop - start
     rate = empty_rates(gain, (ny, nx))
     rateints = empty_rates(data, (nints, ny, nx)) if nints > 1 else None
@@ -146,6 +149,7 @@ def fit_ramps(
             suppress_one_group and ngroups > 1, coefficients,
             rate.data, rate.err, rate.dq, rate.var_poisson, rate.var_rnoise,
             ints.data, ints.err, ints.dq, ints.var_poisson, ints.var_rnoise, first_int,
+            np.zeros((0, 0), np.float32) if typical_rate is None else typical_rate,
         )  # fmt: skip
         if rateints is not None and ints is not rateints:
             for plane in fields(Rates):
@@ -198,7 +202,8 @@ def _exclude_unknown_noise(
     return gain, readnoise, pixeldq
 
 
-def _used_groups(groupdq: np.ndarray) -> tuple[int, int]:
+def used_groups(groupdq: np.ndarray) -> tuple[int, int]:
+    """First and end of the groups that a pixel uses; at least one."""
     lost = find_lost_groups(groupdq)
     unused = [bool(lost[:, g].all()) for g in range(lost.shape[1])]
     start = unused[:-1].index(False) if False in unused[:-1] else len(unused) - 1
@@ -232,7 +237,7 @@ def _coefficients(ngroups: int) -> np.ndarray:
 
 
 @kernel
-def _power_step(rise, gain, noise):
+def power_step(rise, gain, noise):
     """Which power of the weights suits a segment that rises by this much [DN]; ``noise`` [e-] is of one group."""
     variance = noise * noise + rise * gain
     ratio = rise * gain / np.sqrt(variance) if variance > 0 else 0.0
@@ -243,7 +248,7 @@ def _power_step(rise, gain, noise):
 
 
 @kernel
-def _weight(distance, step):
+def weight_of(distance, step):
     """``distance`` to the power of this step."""
     if step == 0:
         return 1.0
@@ -262,12 +267,12 @@ def _weight(distance, step):
 @kernel
 def _segment_slope(ramp, start, stop, gain, noise):
     """Weighted least squares slope of groups ``start`` to ``stop - 1`` of one ramp (ngroups, 1) [DN / group]."""
-    step = _power_step(np.float64(ramp[stop - 1, 0]) - np.float64(ramp[start, 0]), gain, noise)
+    step = power_step(np.float64(ramp[stop - 1, 0]) - np.float64(ramp[start, 0]), gain, noise)
     middle = 0.5 * (stop - 1 - start)
     above, below = 0.0, 0.0
     for g in range(start, stop):
         lever = g - start - middle
-        product = _weight(abs(lever) / middle, step) * lever
+        product = weight_of(abs(lever) / middle, step) * lever
         above += product * ramp[g, 0]
         below += product * lever
     return above / below
@@ -306,7 +311,7 @@ def _fit(
     start_row, stop_row, skipped, ngroups, data, groupdq, first, pixeldq, gain, readnoise, dark, zeroframe, first_frame,
     frame_time, group_time, first_time, group_noise, suppress, coefficients,
     data_out, err_out, dq_out, poisson_out, rnoise_out,
-    idata_out, ierr_out, idq_out, ipoisson_out, irnoise_out, first_int,
+    idata_out, ierr_out, idq_out, ipoisson_out, irnoise_out, first_int, typical_out,
 ):  # fmt: skip
     nints, _, _, nx = data.shape
     width = min(nx, _WIDTH)
@@ -359,6 +364,8 @@ def _fit(
             for x in range(n):
                 current = np.float64(dark[y, left + x]) if has_dark else 0.0
                 median[x] = max(median[x] / nints, 0.0) + current
+                if typical_out.shape[0] > 0:
+                    typical_out[y, left + x] = median[x]
                 usable = factor[x] > 0
                 rnoise[x] = np.float64(noise_row[x]) ** 2 * noise_scale
                 inverse = np.float64(factor[x]) * group_time * (ngroups - 1) / median[x]
@@ -402,7 +409,7 @@ def _fit(
                         one_flags[0, 0] &= ~_JUMP
                     frame = _frame_of(zeroframe, i, y - first_frame, left + x)
                     gain_here = np.float64(factor[x])
-                    good, unflagged, saturated, unusable = _count(one_flags)
+                    good, unflagged, saturated, unusable = count_groups(one_flags)
                     if suppress and good == 1:
                         unusable = ngroups
                     only_first = not suppress and unflagged == 1 and one_flags[0, 0] == 0
@@ -534,7 +541,7 @@ def _fit_whole(ramp, gain, noise, table, step, slope, n):
     ngroups = ramp.shape[0]
     low, high = ramp[0], ramp[ngroups - 1]
     for x in range(n):
-        step[x] = _power_step(np.float64(high[x]) - np.float64(low[x]), np.float64(gain[x]), noise[x])
+        step[x] = power_step(np.float64(high[x]) - np.float64(low[x]), np.float64(gain[x]), noise[x])
         slope[x] = 0.0
     # The coefficients of the two halves are opposite.
     for g in range((ngroups + 1) // 2, ngroups):
@@ -547,7 +554,7 @@ def _fit_whole(ramp, gain, noise, table, step, slope, n):
 def _typical_rate(ramp, flags, differences, x, zeroframe, suppress, frame_time, group_time, first_time):
     """Median rate [DN/s] of one ramp that has flags; ``differences`` are in order, those that cannot be used last."""
     ngroups = flags.shape[0]
-    good, unflagged, _, _ = _count(flags[:, x : x + 1])
+    good, unflagged, _, _ = count_groups(flags[:, x : x + 1])
     first = np.float64(ramp[0, x])
     first_is_usable = flags[0, x] & (_SATURATED | _DO_NOT_USE) == 0
     if ngroups == 1:
@@ -567,7 +574,7 @@ def _typical_rate(ramp, flags, differences, x, zeroframe, suppress, frame_time, 
 
 
 @kernel
-def _count(flags):
+def count_groups(flags):
     """Groups of one ramp that are good but for persistence; without any flag; saturated; saturated or not to be used."""
     good, unflagged, saturated, unusable = 0, 0, 0, 0
     for g in range(flags.shape[0]):
@@ -580,43 +587,52 @@ def _count(flags):
 
 
 @kernel
+def next_segment(flags, g):
+    """Start and end of the next stretch of good groups of one ramp (ngroups, 1), from ``g`` on; empty where there is none."""
+    ngroups = flags.shape[0]
+    while g < ngroups and flags[g, 0] & ~_PERSISTENCE != 0:
+        g += 1
+    start = g
+    while g < ngroups and flags[g, 0] & ~_PERSISTENCE == 0:
+        g += 1
+    # A group with a jump and nothing else begins the segment after the jump.
+    if 0 < start < g and flags[start - 1, 0] & ~_PERSISTENCE == _JUMP:
+        start -= 1
+    return start, g
+
+
+@kernel
+def variances_of_segment(length, gain, noise, median, group_time):
+    """Variance of the slope by photons of the rate ``median`` [DN/s], and by read noise ``noise`` [e-] [(DN/s)^2]."""
+    levers = np.float64(length) ** 3 - length
+    return median / (gain * group_time * (length - 1)), 12.0 * (noise / gain / group_time) ** 2 / levers
+
+
+@kernel
 def _fit_segments(ramp, flags, gain, noise, median, group_time, one_time):
     """Sums over the segments of one ramp of 1/var_rnoise, 1/var_poisson, 1/variance and slope/var_rnoise."""
-    ngroups = flags.shape[0]
-    noise_dn = noise / gain
     longest, first_single = 0, -1
     inverse_rnoise, inverse_poisson, inverse_total, weighted = 0.0, 0.0, 0.0, 0.0
-    start = -1
-    for g in range(ngroups + 1):
-        is_good = g < ngroups and flags[g, 0] & ~_PERSISTENCE == 0
-        if is_good:
-            if start < 0:
-                # A group with a jump and nothing else begins the segment after the jump.
-                after_jump = g > 0 and flags[g - 1, 0] & ~_PERSISTENCE == _JUMP
-                start = g - 1 if after_jump else g
-            continue
-        if start < 0:
-            continue
-        length = g - start
+    start, stop = next_segment(flags, 0)
+    while start < stop:
+        length = stop - start
+        longest = max(longest, length)
         if length == 1:
             first_single = start if first_single < 0 else first_single
         else:
             if length == 2:
                 slope = np.float64(ramp[start + 1, 0]) - np.float64(ramp[start, 0])
             else:
-                slope = _segment_slope(ramp, start, g, gain, noise)
-            rnoise = 12.0 * (noise_dn / group_time) ** 2 / (np.float64(length) ** 3 - length)
-            poisson = median / (gain * group_time * (length - 1))
+                slope = _segment_slope(ramp, start, stop, gain, noise)
+            poisson, rnoise = variances_of_segment(length, gain, noise, median, group_time)
             inverse_rnoise += 1.0 / rnoise
             inverse_poisson += 1.0 / poisson if poisson > 0 else 0.0
             inverse_total += 1.0 / (rnoise + poisson)
             weighted += slope / group_time / rnoise
-        longest = max(longest, length)
-        start = -1
+        start, stop = next_segment(flags, stop)
     if longest == 1:
-        # One good group here and there: the first gives a rate since the reset.
-        rnoise = 2.0 * (noise_dn / one_time) ** 2
-        poisson = median / (gain * one_time)
+        # One good group here and there: the first gives a rate since the reset, with the variances of two groups.
+        poisson, rnoise = variances_of_segment(2, gain, noise, median, one_time)
         inverse_rnoise = 1.0 / rnoise
         inverse_poisson = 1.0 / poisson if poisson > 0 else 0.0
         inverse_total = 1.0 / (rnoise + poisson)

@@ -7,8 +7,8 @@ Exposure: ``jw<ppppp><ooo><vvv>_<gg><s><aa>_<eeeee>[-seg<NNN>]_<detector>_<suffi
 import re
 
 SUFFIXES = (
-    "uncal ramp rate rateints dark trapsfilled fitopt cal calints bsub crf crfints i2d s2d s3d x1d x1dints c1d cat segm "
-    "psfstack psfalign psfsub ami-oi psf-ami-oi aminorm-oi phot whtlt wfscmb "
+    "uncal ramp rate rateints dark trapsfilled fitopt likely_chisq cal calints bsub crf crfints i2d s2d s3d x1d x1dints c1d "
+    "cat segm psfstack psfalign psfsub ami-oi psf-ami-oi aminorm-oi phot whtlt wfscmb "
     "persistence output_pers mask flicker_bkg flicker_noise emi_ref_waves pctfrm_mask pctfrm_correction"
 ).split()
 

@@ -13,10 +13,11 @@ def test_a_miri_exposure_becomes_rates(calweave, tmp_path):
     exposure = write_miri_exposure(tmp_path, 2, 12, "SUB64", rate=np.full((64, 72), LIGHT), emi=5.0)
     done = calweave(
         "stage", "detector1", exposure.uncal, "--out", tmp_path / "out", "-p", "emicorr.skip=false",
-        "-p", "detector1.save_calibrated_ramp=true", crds=exposure.crds,
+        "-p", "detector1.save_calibrated_ramp=true", "-p", "ramp_fit.save_opt=true", crds=exposure.crds,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [path.name.rsplit("_", 1)[1] for path in sorted((tmp_path / "out").iterdir())] == [
+        "fitopt.fits",
         "ramp.fits",
         "rate.fits",
         "rateints.fits",
