@@ -5,7 +5,8 @@ and nothing else: there are no barriers between the stages.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from associations.association import Association, read_association
@@ -13,15 +14,29 @@ from associations.generator import generate
 from associations.pool import make_pool, merge_pools, read_pool
 from flows.spec2 import WFSS_TYPES
 from flows.stage import IMAGE_TYPES
-from infra.products.fits import read_header
+from infra.products.fits import header_from_start, read_header
 from infra.products.header import Header, ProductError
 from infra.products.names import base_of, suffix_of
-from infra.storage.store import StorageError, fetched, folder_of, join, listing, name_of, read_text, write_text
+from infra.storage.store import (
+    StorageError,
+    fetched,
+    folder_of,
+    is_local,
+    join,
+    listing,
+    name_of,
+    read_start,
+    read_text,
+    write_text,
+)
 
 log = logging.getLogger(__name__)
 
 DARK_TYPES = frozenset("FGS_DARK MIR_DARKALL MIR_DARKIMG MIR_DARKMRS NRC_DARK NIS_DARK NRS_DARK".split())
 GUIDER_TYPES = frozenset("FGS_ID-IMAGE FGS_ID-STACK FGS_ACQ1 FGS_ACQ2 FGS_TRACK FGS_FINEGUIDE".split())
+
+READERS = 32  # remote files whose headers are read at the same time
+START = 65536  # bytes that hold the headers of PRIMARY and SCI of an exposure, about twice over
 
 #: Suffix of what a stage 1 pipeline makes.
 SUFFIX = {"detector1": "rate", "dark": "dark", "guider": "cal"}
@@ -106,14 +121,43 @@ def find_exposures(inputs: Sequence[str]) -> tuple[dict[str, str], Mapping[str, 
             f"{' '.join(inputs)}: expected *_uncal.fits exposures, a pool (*_pool.csv) or associations (*_asn.json), but "
             "there are none; check the folder"
         )
-    headers: dict[str, Header] = {}
-    for url in urls:
+    headers = read_headers(urls)
+    return {url: stage_of(headers[url]) if url in headers else "detector1" for url in urls}, tables, headers
+
+
+def read_headers(urls: Iterable[str]) -> dict[str, Header]:
+    """The headers of the files that have one; the others are an error in the log."""
+    urls = list(urls)
+
+    def try_header(url: str) -> Header | None:
         try:
-            with fetched(url) as path:
-                headers[url] = read_header(path)
+            return header_of_file(url)
         except (ProductError, StorageError) as error:
             log.error("%s", error)
-    return {url: stage_of(headers[url]) if url in headers else "detector1" for url in urls}, tables, headers
+            return None
+
+    if all(map(is_local, urls)):
+        found = list(map(try_header, urls))
+    else:
+        with ThreadPoolExecutor(READERS, thread_name_prefix="headers") as pool:
+            found = list(pool.map(try_header, urls))
+    return {url: header for url, header in zip(urls, found, strict=True) if header is not None}
+
+
+def header_of_file(url: str) -> Header:
+    """The header of a product; of a remote one only the start is fetched, where that tells it.
+
+    Raises
+    ------
+    ProductError, StorageError
+        If it cannot be read.
+    """
+    if not is_local(url):
+        header = header_from_start(read_start(url, START))
+        if header is not None:
+            return header
+    with fetched(url) as path:
+        return read_header(path)
 
 
 def gather(

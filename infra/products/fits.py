@@ -386,6 +386,23 @@ def read_header(path: str | Path) -> Header:
         )
 
 
+def header_from_start(content: bytes) -> Header | None:
+    """The header of a product file from its first bytes, as ``read_header`` gives it; None where they do not tell it.
+
+    They do where PRIMARY has no data and SCI is the first extension, as in raw exposures and most products. Whether the
+    rest of the file is whole is not known then.
+    """
+    stream = io.BytesIO(content)
+    try:
+        primary = fits.Header.fromfile(stream)
+        sci = fits.Header.fromfile(stream)
+    except (OSError, EOFError, ValueError):
+        return None
+    if primary.get("SIMPLE") is not True or primary.get("NAXIS") != 0 or sci.get("EXTNAME") != "SCI":
+        return None
+    return parse_cards({"SCI": sci, "PRIMARY": primary})
+
+
 def table_array(hdu: fits.BinTableHDU) -> np.ndarray:
     """The rows of a table HDU as a structured array in native byte order, with unsigned columns as such."""
     data = hdu.data

@@ -96,6 +96,20 @@ def read_object(url: str) -> bytes:
     return patiently(read, f"read {url}")
 
 
+def read_start_of_object(url: str, size: int) -> bytes:
+    """The first ``size`` bytes of an object, or all that it has."""
+    system, path = open_store(url)
+
+    def read() -> bytes:
+        whole = int(system.info(path)["size"])
+        content = system.cat_file(path, start=0, end=min(size, whole)) if whole else b""
+        if len(content) != min(size, whole):
+            raise Damaged(f"it came with {len(content)} of its first {min(size, whole)} bytes")
+        return content
+
+    return patiently(read, f"read {url}")
+
+
 def download(url: str, info: Mapping[str, Any], target: Path) -> None:
     """Copy an object that ``info`` tells of to a local file, whole and as it was put, or not at all.
 

@@ -27,6 +27,7 @@ from infra.storage.objects import (
     info_of,
     open_store,
     read_object,
+    read_start_of_object,
     refuse_odd_characters,
     remove_unfinished_uploads,
     upload,
@@ -236,6 +237,15 @@ def read_text(url: str) -> str:
         if is_local(url):
             return Path(local_path(url)).read_text(encoding="utf-8")
         return read_object(url).decode("utf-8")
+
+
+def read_start(url: str, size: int) -> bytes:
+    """The first ``size`` bytes of a file, or all that it has; of a remote one no more is fetched."""
+    with errors("read", url):
+        if is_local(url):
+            with Path(local_path(url)).open("rb") as file:
+                return file.read(size)
+        return read_start_of_object(url, size)
 
 
 def write_text(url: str, text: str) -> str:
