@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.jit import kernel
+from calibration.ramps.traps import release
 from calibration.simulate.cosmic_rays import cosmic_ray_charge
 from calibration.simulate.large_events import snowballs
+from calibration.simulate.persistence import Traps
 from calibration.simulate.references import Detector
 
 RESET_NOISE = 14.0  # [DN], differs from integration to integration
@@ -84,6 +86,7 @@ def expose(
     particles: float = 1.0,
     snowball_rate: float = 0.0,
     drifts: float = 1.0,
+    traps: Traps | None = None,
 ) -> RawExposure:
     """Simulate an exposure.
 
@@ -103,6 +106,8 @@ def expose(
         Large events on a whole detector of 2048 x 2048 pixels [1/s].
     drifts
         How many times the drifts and the 1/f noise of the readout.
+    traps
+        That are filled from an exposure before, and release their charge in this one.
 
     Raises
     ------
@@ -118,14 +123,21 @@ def expose(
     ramp = np.empty((readout.nints, readout.ngroups, *shape), np.uint16)
     zeroframe = np.empty((readout.nints, *shape), np.uint16)
     hits: list[np.ndarray] = []
+    filled = None if traps is None else traps.filled
     for i in range(readout.nints):
         charge = np.zeros(shape, np.float32)
+        if traps is not None:
+            filled = release(filled, traps.families, readout.tframe)  # into the reset
         start = detector.bias + np.float32(RESET_NOISE) * rng.standard_normal(shape, dtype=np.float32)
         for g in range(readout.ngroups):
             total = np.zeros(shape, np.float32)
             dropped = readout.groupgap if g else 0
             for frame in range(dropped + readout.nframes):
                 charge += rng.poisson(per_frame)
+                if traps is not None:
+                    left = release(filled, traps.families, readout.tframe)
+                    charge += rng.poisson(np.where(detector.reference, 0, (filled - left).sum(axis=0) * detector.gain))
+                    filled = left
                 struck = np.where(detector.reference, 0, cosmic_ray_charge(shape, readout.tframe * particles, rng))
                 if snowball_rate:
                     struck += np.where(detector.reference, 0, snowballs(shape, readout.tframe * snowball_rate, rng))

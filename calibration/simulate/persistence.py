@@ -5,11 +5,49 @@ come into contact with charge in proportion to the signal and its rise; those th
 as time goes by, up to a full pixel, where all are in contact. What is captured is released with the law of the family.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from calibration.ramps.traps import TrapFamilies
 
 STEPS = 2000
+
+#: Families of traps, about as many and as slow as those of the near-infrared detectors; what they hold is invented [DN].
+FAMILIES = TrapFamilies(
+    capture0=np.array([180.0, 60.0, 50.0]),
+    capture1=-1 / np.array([400.0, 60.0, 8.0]),
+    capture2=np.array([120.0, 30.0, 5.0]),
+    decay=-1 / np.array([3000.0, 300.0, 40.0]),
+)
+
+
+@dataclass(frozen=True)
+class Traps:
+    """Traps of an area of the detector.
+
+    Attributes
+    ----------
+    families : TrapFamilies
+    density : (ny, nx) float32
+        Relative number of traps.
+    saturation : (ny, nx) float32
+        Signal at which all are in contact with charge [DN].
+    filled : (nfamilies, ny, nx) float64
+        Those that are filled before an exposure [DN that they release].
+    """
+
+    families: TrapFamilies
+    density: np.ndarray
+    saturation: np.ndarray
+    filled: np.ndarray
+
+
+def make_traps(shape: tuple[int, int], rng: np.random.Generator, saturation: float) -> Traps:
+    """Empty traps of an area whose pixels are full at a level [DN]."""
+    density = np.maximum(1 + 0.2 * rng.standard_normal(shape), 0.2).astype(np.float32)
+    full = np.full(shape, saturation, np.float32)
+    return Traps(FAMILIES, density, full, np.zeros((FAMILIES.decay.size, *shape)))
 
 
 def capture(

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from calibration.simulate.detector import Readout, expose
+from calibration.simulate.persistence import Traps
 from calibration.simulate.references import SENSORS, make_area
 from calibration.subarrays import Subarray
 from infra.synthetic.crds_cache import CONTEXT, write_mappings
 from infra.synthetic.detector_references import Place, write_darks, write_detector
 from infra.synthetic.exposure import SyntheticExposure, raw_cards, starry_sky, write_raw
+from infra.synthetic.trap_references import write_traps
 
 FULL = Subarray(1, 1, 2048, 2048)
 FULL_TIME = 10.73677  # [s], of a frame
@@ -101,6 +103,7 @@ def write_near_infrared_exposure(
     snowball_rate: float = 0.0,
     cards: Mapping[str, Any] | None = None,
     seed: int = 1,
+    traps: Traps | None = None,
 ) -> SyntheticExposure:
     """Simulate an exposure and write it, with its references, into ``folder``.
 
@@ -127,6 +130,8 @@ def write_near_infrared_exposure(
         Other cards of the header; they come last.
     seed
         Of all that is random.
+    traps
+        That are filled from an exposure before; their references are written, too.
 
     Raises
     ------
@@ -145,7 +150,7 @@ def write_near_infrared_exposure(
     if rate is None:
         rate = starry_sky(mode.area.shape, sky_rng, 0.5, 1.5 * sensor.well * sensor.gain / mode.tframe)
     rate = np.where(detector.reference, 0, rate * detector.efficiency)
-    raw = expose(rate, detector, readout, rng, particles, snowball_rate)
+    raw = expose(rate, detector, readout, rng, particles, snowball_rate, traps=traps)
 
     header = raw_cards(mode.instrument, mode.detector, mode.subarray, mode.area, readout)
     header |= {
@@ -162,6 +167,7 @@ def write_near_infrared_exposure(
     rules = [
         *write_detector(references, place, detector),
         *write_darks(references, place, detector, {mode.pattern: frames}),
+        *([] if traps is None else write_traps(references, place, detector, traps)),
     ]
     write_mappings(crds, {mode.instrument: rules})
     truth = (rate / detector.gain).astype(np.float32)
