@@ -45,3 +45,12 @@ def test_borders_are_the_reference_pixels_within_the_subarray():
 def test_an_even_kernel_is_an_error():
     with pytest.raises(ValueError, match="odd number"):
         undo_ipc(np.zeros((1, 1, 4, 4), np.float32), np.zeros((2, 3), np.float32), NONE)
+
+
+def test_rows_that_are_not_of_the_detector_stay_as_they_are_and_are_not_used():
+    rng = np.random.default_rng(5)
+    rows = np.array([0, 3, 4, 5, 7, 8])
+    data, kernel = rng.normal(size=(1, 2, 9, 7)).astype(np.float32), rng.normal(size=(3, 3)).astype(np.float32)
+    corrected = undo_ipc(data, kernel, Border(1, 0, 0, 0), rows)
+    np.testing.assert_array_equal(corrected[:, :, rows], undo_ipc(data[:, :, rows], kernel, Border(1, 0, 0, 0)))
+    np.testing.assert_array_equal(np.delete(corrected, rows, axis=2), np.delete(data, rows, axis=2))

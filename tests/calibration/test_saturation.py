@@ -86,3 +86,34 @@ def test_saturated_first_frames_and_those_around_become_zero():
 def test_a_threshold_of_another_area_is_an_error():
     with pytest.raises(ValueError, match="cut the reference"):
         flag(np.zeros((1, 1, 2, 2), np.float32), np.zeros((3, 3), np.float32))
+
+
+def test_rows_that_are_not_of_the_detector_are_not_looked_at():
+    rng = np.random.default_rng(4)
+    rows = np.array([1, 2, 4, 7])
+    inner = rng.choice(np.array([-1, 0, 5, 9, 10, 11], np.float32), (2, 4, 4, 6))
+    data = np.full((2, 4, 9, 6), 50, np.float32)
+    data[:, :, rows] = inner
+    threshold = np.full((4, 6), 10, np.float32)
+    flagged = flag(data, threshold, rows=rows, grow=1, use_frames=False)
+    np.testing.assert_array_equal(flagged[:, :, rows], by_definition(inner, threshold, 1))
+    assert not np.delete(flagged, rows, axis=2).any()
+    with pytest.raises(ValueError, match=r"must cover the detector area of data, \(4, 6\)"):
+        flag(data, np.full((9, 6), 10, np.float32), rows=rows)
+
+
+def test_with_other_rows_between_a_hit_within_the_second_group_saturates_it_and_its_neighbours():
+    # The first group promises 3 of 100 for the third; the second has jumped by more than a frame at full well.
+    rows = np.array([0, 1, 3, 4, 5])
+    data = np.ones((1, 4, 6, 5), np.float32) * np.arange(1, 5, dtype=np.float32)[:, None, None]
+    data[0, 1:, 3, 2] = 60, 110, 111
+    threshold = np.full((5, 5), 100, np.float32)
+    saturated = (flag(data, threshold, rows=rows, nframes=2) & SATURATED) != 0
+    expected = np.zeros((6, 5), np.bool_)
+    expected[[1, 3, 4], 1:4] = True
+    np.testing.assert_array_equal(saturated[0, 1], expected)
+    np.testing.assert_array_equal(saturated[0, 2], expected)
+    assert not saturated[0, 0].any()
+    slow = data.copy()
+    slow[0, 1, 3, 2] = 40
+    assert not flag(slow, threshold, rows=rows, nframes=2)[0, 1].any()
