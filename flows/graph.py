@@ -14,7 +14,8 @@ from associations.generator import generate
 from associations.pool import make_pool, merge_pools, read_pool
 from flows.spec2 import WFSS_TYPES
 from flows.stage import IMAGE_TYPES
-from infra.products.fits import header_from_start, read_header
+from infra.products.fits import header_from_start
+from infra.products.glance import glance
 from infra.products.header import Header, ProductError
 from infra.products.names import base_of, suffix_of
 from infra.storage.store import (
@@ -157,7 +158,7 @@ def header_of_file(url: str) -> Header:
         if header is not None:
             return header
     with fetched(url) as path:
-        return read_header(path)
+        return glance(path)
 
 
 def gather(
