@@ -17,6 +17,9 @@ import pytest
 
 SERVER = "from moto.server import main; import sys; main(['-H', '127.0.0.1', '-p', sys.argv[1]])"
 
+#: What a server of moto takes, as it takes anything.
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAFAULTPROXYTESTS0", "AWS_SECRET_ACCESS_KEY": "eIgh7+hUndReD/and_tWo=secrets"}
+
 KINDS = ("cut_down", "cut_up", "slow_down", "busy", "short", "stall", "lost_answer")
 
 
@@ -49,9 +52,8 @@ def point_at(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     s3fs = pytest.importorskip("s3fs")
     for name, value in {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
+        **CREDENTIALS,
     }.items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
