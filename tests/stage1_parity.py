@@ -30,6 +30,7 @@ from tasks.step import STEPS
 SHARE = 1e-4
 #: Ramps that have nothing but jumps.
 ONLY_JUMPS = 1e-3
+VARIANCES = ("var_poisson", "var_rnoise")
 INSTRUMENTS = ("NIRISS", "NIRCAM", "NIRSPEC", "FGS", "MIRI")
 
 
@@ -145,20 +146,32 @@ def compare_ramps(
 def compare_rates(image: Any, theirs: Mapping[str, np.ndarray], what: str, flags: float = 0.0) -> None:
     """Rates, variances and errors within the bars of the issue where the flags agree, as they must but for a share."""
     assert flags <= SHARE
+    share = differences(image, theirs)
+    assert share["compared"] > 0.3, f"{what}: only {share['compared']:.2f} of the pixels can be compared"
+    limits = {"jumps only": ONLY_JUMPS, "flags": flags, "NaN": 0.0} | dict.fromkeys(("rate", *VARIANCES, "err"), SHARE)
+    for name, limit in limits.items():
+        assert share[name] <= limit, f"{what}: of {name}, {share[name]:.2e} differ, {limit:.0e} may"
+
+
+def differences(image: Any, theirs: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The share of pixels that differ by more than the bars, in each plane; and of those that can be compared at all."""
     same = image.dq == theirs["dq"]
     only_jumps = (image.dq == theirs["dq"] | dq.PIXEL["DO_NOT_USE"]) & np.isnan(image.data) & (theirs["data"] == 0)
-    assert np.mean(only_jumps) <= ONLY_JUMPS, f"{what}: {np.mean(only_jumps):.2e} of the ramps have jumps only"
-    different = np.mean(~same & ~only_jumps)
-    assert different <= flags, f"{what} dq: {different:.2e} differ, {flags:.0e} may"
-    both = same & np.isfinite(image.data)
-    np.testing.assert_array_equal(both, same & np.isfinite(theirs["data"]), err_msg=f"{what} NaN")
-    assert both.mean() > 0.3, f"{what}: only {both.mean():.2f} of the pixels can be compared"
+    both = same & np.isfinite(image.data) & np.isfinite(theirs["data"])
     err = theirs["err"][both]
-    beyond = np.abs(image.data - theirs["data"])[both] > np.maximum(1e-4 * np.abs(theirs["data"][both]), 0.02 * err)
-    assert np.mean(beyond) <= SHARE, f"{what}: {np.mean(beyond):.2e} of the rates differ"
+    rate = np.abs(image.data - theirs["data"])[both] > np.maximum(1e-4 * np.abs(theirs["data"][both]), 0.02 * err)
     # Of the faintest pixels theirs has the rounding of float32 differences of bright groups: small against the error.
-    for plane in ("var_poisson", "var_rnoise"):
-        beyond = np.abs(getattr(image, plane) - theirs[plane])[both] > 1e-3 * np.maximum(theirs[plane][both], err**2)
-        assert np.mean(beyond) <= SHARE, f"{what}: {np.mean(beyond):.2e} of {plane} differ"
-    beyond = np.abs(image.err[both] - err) > 1e-3 * err
-    assert np.mean(beyond) <= SHARE, f"{what}: {np.mean(beyond):.2e} of err differ"
+    variances = {
+        plane: np.abs(getattr(image, plane) - theirs[plane])[both] > 1e-3 * np.maximum(theirs[plane][both], err**2)
+        for plane in VARIANCES
+    }
+    planes = {
+        "jumps only": only_jumps,
+        "flags": ~same & ~only_jumps,
+        "NaN": same & (np.isfinite(image.data) != np.isfinite(theirs["data"])),
+        "rate": rate,
+        **variances,
+        "err": np.abs(image.err[both] - err) > 1e-3 * err,
+        "compared": both,
+    }
+    return {name: float(np.mean(plane)) for name, plane in planes.items()}
