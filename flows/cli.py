@@ -413,6 +413,9 @@ def deploy(
         Literal["process", "kubernetes", "ecs"],
         Parameter(help="what its workers start: a process or a job of a cluster"),
     ] = "process",
+    workers: Annotated[
+        int, Parameter(help="products of a program at the same time; 0: one for each core, or one in a job of a cluster")
+    ] = 0,
     cron: Cron = "0 3 * * *",
     verbose: Verbose = False,
 ) -> int:
@@ -424,7 +427,8 @@ def deploy(
     _start(None, verbose, None)
     from flows.deploy import register
 
-    return register(source, out, cron, pool, kind, console)
+    slots = workers or ((os.cpu_count() or 1) if kind == "process" else 1)
+    return register(source, out, cron, slots, pool, kind, console)
 
 
 @app.command(group=automate)
@@ -434,6 +438,7 @@ def serve(
     *,
     out: Out,
     cron: Cron = "0 3 * * *",
+    workers: Workers = 0,
     limit: Annotated[int, Parameter(help="runs at the same time")] = 1,
     crds: Crds = None,
     verbose: Verbose = False,
@@ -442,7 +447,7 @@ def serve(
     _start(crds, verbose, None)
     from flows.deploy import serve_here
 
-    return serve_here(source, out, cron, limit, console)
+    return serve_here(source, out, cron, workers or os.cpu_count() or 1, limit, console)
 
 
 app.command("flows.asn:app", name="asn", group=prepare, help="Make, explain, compare and edit associations.")

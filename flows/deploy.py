@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.credentials import has_credentials
-from infra.deployments.pools import DeploymentError, ensure_pool, read_deployments, require_server
+from infra.deployments.pools import NOTHING_TO_PULL, DeploymentError, ensure_pool, read_deployments, require_server
 from infra.storage.store import is_local, local_path
 
 
-def deployments(source: str, output: str, cron: str, pool: str | None = None) -> list[RunnerDeployment]:
+def deployments(source: str, output: str, cron: str, slots: int, pool: str | None = None) -> list[RunnerDeployment]:
     """The deployments for ``source``: the folder of a program, or ``FOLDER/*`` for all programs in a folder.
 
     Raises
@@ -44,22 +44,25 @@ def deployments(source: str, output: str, cron: str, pool: str | None = None) ->
         "CALWEAVE_MANY": many,
         "CALWEAVE_POOL": pool,
     }
-    return [_deployment(entry, pool) for entry in read_deployments(values)]
+    return [_deployment(entry, slots, pool) for entry in read_deployments(values)]
 
 
-def _deployment(entry: Mapping[str, Any], pool: str | None) -> RunnerDeployment:
+def _deployment(entry: Mapping[str, Any], slots: int, pool: str | None) -> RunnerDeployment:
     where: dict[str, Any] = {}
     if pool is not None:
         where = {"work_pool_name": pool, "job_variables": entry["work_pool"]["job_variables"]}
-    return RunnerDeployment.from_entrypoint(
+    deployment = RunnerDeployment.from_entrypoint(
         entry["entrypoint"],
         name=entry["name"],
         description=entry["description"],
-        parameters=entry.get("parameters", {}),
+        parameters={**entry.get("parameters", {}), "slots": slots},
         schedules=[_schedule(one) for one in entry.get("schedules", [])],
         concurrency_limit=ConcurrencyLimitConfig(**limit) if (limit := entry.get("concurrency_limit")) else None,
         **where,
     )
+    if pool is not None:
+        deployment.storage = NOTHING_TO_PULL
+    return deployment
 
 
 def _schedule(entry: Mapping[str, Any]) -> DeploymentScheduleCreate:
@@ -67,12 +70,12 @@ def _schedule(entry: Mapping[str, Any]) -> DeploymentScheduleCreate:
     return DeploymentScheduleCreate(schedule=when, active=entry["active"], slug=entry["slug"])
 
 
-def register(source: str, output: str, cron: str, pool: str, kind: str, console: Console) -> int:
+def register(source: str, output: str, cron: str, slots: int, pool: str, kind: str, console: Console) -> int:
     """Make the work pool where there is none, and register the deployments; returns the exit code."""
     require_server()
     made = ensure_pool(pool, kind)
     console.print(f"work pool {pool} ({kind}) {'made' if made else 'is there, and stays as it is'}")
-    found = deployments(source, output, cron, pool)
+    found = deployments(source, output, cron, slots, pool)
     for deployment in found:
         deployment.apply()
     _show(found, console)
@@ -83,10 +86,10 @@ def register(source: str, output: str, cron: str, pool: str, kind: str, console:
     return 0
 
 
-def serve_here(source: str, output: str, cron: str, limit: int, console: Console) -> int:
+def serve_here(source: str, output: str, cron: str, slots: int, limit: int, console: Console) -> int:
     """Serve the deployments from this machine until it is interrupted; returns the exit code."""
     require_server()
-    found = deployments(source, output, cron)
+    found = deployments(source, output, cron, slots)
     _show(found, console)
     console.print("serving them here until Ctrl-C", highlight=False)
     serve(*found, limit=limit, print_starting_message=False)

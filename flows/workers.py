@@ -273,13 +273,15 @@ def work_pool(name: str, slots: int, timeout: float | None) -> Iterator[Submit]:
     from prefect.deployments import run_deployment
     from prefect.deployments.runner import RunnerDeployment
 
-    from infra.deployments.pools import job_resources, kind_of_pool
+    from infra.deployments.pools import NOTHING_TO_PULL, job_resources, kind_of_pool
 
     jobs_are = kind_of_pool(name)
     settings = {"PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(ROOMS), **ONE_THREAD}
-    RunnerDeployment.from_entrypoint(
-        "flows.workers:node", name=name, work_pool_name=name, job_variables={"env": settings}
-    ).apply()
+    deployment = RunnerDeployment.from_entrypoint(
+        "flows.workers.node", name=name, work_pool_name=name, job_variables={"env": settings}
+    )
+    deployment.storage = NOTHING_TO_PULL
+    deployment.apply()
 
     def run(job: Job) -> Outcome:
         # Half as much again as was measured: a job that takes more is killed by the cluster.

@@ -16,6 +16,7 @@ import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
+from prefect.runner.storage import LocalStorage
 from prefect.settings import get_current_settings
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,10 @@ FARGATE: Mapping[int, tuple[int, int, int]] = {
 }
 
 MIB = 1 << 20
+
+#: The flows are installed where they run. Without a step that says where to be, a worker copies the folder in which the
+#: deployment was registered.
+NOTHING_TO_PULL = LocalStorage("/")
 
 _NAME = re.compile(r"\{\{ \$(\w+) \}\}")
 

@@ -112,7 +112,8 @@ def test_a_job_that_no_machine_of_fargate_holds_is_an_error():
 
 def test_deployments_name_flows_that_exist_and_parameters_that_they_take():
     for entry in read_deployments(VALUES):
-        module, _, name = entry["entrypoint"].partition(":")
+        assert ":" not in entry["entrypoint"], "Prefect would take it for a file"
+        module, _, name = entry["entrypoint"].rpartition(".")
         flow = getattr(import_module(module), name)
         assert isinstance(flow, Flow)
         assert set(entry.get("parameters", {})) <= set(flow.parameters.properties), entry["name"]
