@@ -102,7 +102,8 @@ def integrations_at_once(shape: tuple[int, ...], memory: float | None, name: str
 def _rows_at_once(shape: tuple[int, ...], memory: float | None) -> int:
     nints, ngroups, ny, nx = shape
     of_row = nints * nx * (ngroups * 6 + RAMP)
-    return ny if memory is None else max(1, min(ny, int(0.5 * (memory - PIXEL * ny * nx) // of_row)))
+    # What blocks left behind in the heap, and a strip before and after, take the rest.
+    return ny if memory is None else max(1, min(ny, int(0.25 * (memory - PIXEL * ny * nx) // of_row)))
 
 
 def _stream(
@@ -155,9 +156,10 @@ def rescale(step: Any, rate: Image, references: References, options: Options) ->
     with one_line_each():
         for i in range(rate.data.shape[0]):
             one = rate.with_(**{name: plane[i : i + 1] for name, plane in planes.items()})
-            one = step(one, references, options)
+            done = step(one, references, options)
+            if done.recipe[step.name]["status"] == "SKIPPED":
+                break
             for name, plane in planes.items():
-                plane[i : i + 1] = getattr(one, name)
-            done = one
+                plane[i : i + 1] = getattr(done, name)
     assert done is not None
     return done.with_(**planes)

@@ -7,6 +7,7 @@ they are not tasks yet. Nodes may be added while the loop runs.
 
 import heapq
 import logging
+import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -156,7 +157,11 @@ class _Loop:
             node, attempt, job = self.jobs.popleft()
             alone = node.name in self.lone or self.limits.slots == 1
             memory = self.memory_of(node)
-            self.running[self.submit(replace(job, alone=alone, memory=memory))] = (node, attempt, memory)
+            room = None if math.isinf(self.limits.memory) else self.limits.memory
+            # One that runs by itself, with nothing waiting beside it, has all the cores: never slots times threads.
+            cores = 1 if self.running or self.jobs else self.limits.slots
+            job = replace(job, alone=alone, memory=memory, room=room, cores=cores)
+            self.running[self.submit(job)] = (node, attempt, memory)
 
     def _fits(self, node: Node) -> bool:
         if not self.running:

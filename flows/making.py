@@ -31,6 +31,12 @@ log = logging.getLogger(__name__)
 #: The stage flows that there are; each is the function of that name in ``flows/<name>.py``.
 STAGES = ("detector1", "dark", "guider", "image2", "image3", "spec2", "spec3")
 
+#: Those that keep limits: argument of the flow -> what a job says of it.
+LIMITED: Mapping[str, Mapping[str, str]] = {
+    "detector1": {"memory": "room", "cores": "cores"},
+    "dark": {"memory": "room"},
+}
+
 
 class InputChanged(Exception):
     """An input was written while it was read; the products are not recorded, and made again."""
@@ -61,6 +67,10 @@ class Job:
         What the node takes beside what a process has anyway, by the plan [bytes].
     alone : bool
         Whether nothing else runs in the process at the same time.
+    room : float or None
+        What it may take of memory: an exposure that needs more goes in blocks [bytes]; None for no limit.
+    cores : int
+        How many cores it may use.
     """
 
     node: Node
@@ -74,6 +84,8 @@ class Job:
     attempt: int = 1
     memory: float = 0.0
     alone: bool = False
+    room: float | None = None
+    cores: int = 1
 
 
 @dataclass(frozen=True)
@@ -133,10 +145,11 @@ def _make(job: Job, started: str) -> Outcome:
         recipe = None if job.recipe is None else _complete(job.recipe, inputs)
         origin = None if recipe is None else _origin(recipe)
         stage_flow = getattr(importlib.import_module(f"flows.{node.stage}"), node.stage)
+        limits = {name: getattr(job, of) for name, of in LIMITED.get(node.stage, {}).items()}
         state, error = "done", None
         with collecting() as made, making(origin), leaving_out(frozenset(left_out)):
             try:
-                stage_flow(node.target, job.output, job.overrides)
+                stage_flow(node.target, job.output, job.overrides, **limits)
             except NothingToDo as why:
                 state, error = "empty", str(why)
         changed = [name for name, file in inputs.items() if not _same(file, job.raw[name])]

@@ -138,6 +138,15 @@ def test_what_needs_more_memory_than_there_is_runs_alone_and_in_its_turn():
     assert engine.started.index("large") < 3
 
 
+def test_slots_times_threads_are_never_more_than_the_cores():
+    engine, jobs = Pretence(), {}
+    submit = engine.submit
+    engine.submit = lambda job: (jobs.__setitem__(job.node.name, job), submit(job))[1]
+    engine.run([node("a"), node("b"), node("c", "a", "b"), node("d", "c")], slots=2, memory=10.0)
+    assert {name: job.cores for name, job in jobs.items()} == {"a": 1, "b": 1, "c": 2, "d": 2}
+    assert all(job.room == 10.0 for job in jobs.values())
+
+
 def test_nodes_that_come_while_it_runs_are_made():
     engine = Pretence()
     batches = iter([[node("b", "a")], [], [node("c", "b"), node("d")], None])
