@@ -66,11 +66,11 @@ def pipeline_job(
 def run_jobs(peer: str, folder: Path, jobs: Sequence[Mapping[str, Any]]) -> None:
     """Run the jobs with the peer; its products come to ``folder`` (``load``)."""
     # The jobs of steps name their references, but the client wants a cache all the same.
-    write_mappings(folder / "crds", {instrument: [] for instrument in INSTRUMENTS})
+    write_mappings(folder / "empty_cache", {instrument: [] for instrument in INSTRUMENTS})
     path = folder / "jobs.json"
     path.write_text(json.dumps(jobs))
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("CRDS_", "PYTHON"))}
-    environment |= {"CRDS_PATH": str(folder / "crds"), "CRDS_SERVER_URL": "https://jwst-serverless-mode.stsci.edu"}
+    environment |= {"CRDS_PATH": str(folder / "empty_cache"), "CRDS_SERVER_URL": "https://jwst-serverless-mode.stsci.edu"}
     script = Path(__file__).parent / "parity" / "peer_detector1.py"
     done = subprocess.run([peer, script, path], env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, (done.stderr or done.stdout)[-3000:]

@@ -29,7 +29,7 @@ COLUMNS = ("flags", "jumps only", "NaN", "rate", "var_poisson", "var_rnoise", "e
 
 def compare(preset: str, folder: Path, peer: str) -> list[str]:
     """One row of the table."""
-    exposure = EXPOSURES[preset](folder, nints=1, ngroups=NGROUPS, seed=31)
+    exposure = EXPOSURES[preset](folder / "exposure", nints=1, ngroups=NGROUPS, seed=31)
     run_jobs(peer, folder, [pipeline_job("peer", exposure.uncal, exposure.crds)])
     command = [sys.executable, "-m", "flows.cli", "stage", "detector1", exposure.uncal, "--out", folder / "ours"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("CRDS_")}
