@@ -100,11 +100,11 @@ def test_a_store_that_fails_twice_costs_time_and_nothing_else(program, monkeypat
     fails = {"left": 2}
     real = detector1_module.detector1
 
-    def flaky(exposure, output, overrides=None):
+    def flaky(exposure, output, overrides=None, **more):
         if RATES["first"].removesuffix("_rate") in exposure and fails["left"]:
             fails["left"] -= 1
             raise ConnectionResetError("reset by peer")
-        return real(exposure, output, overrides)
+        return real(exposure, output, overrides, **more)
 
     monkeypatch.setitem(errors.POLICIES, "transient", errors.Policy(3, delay=0.01))
     monkeypatch.setattr(detector1_module, "detector1", ObservedFlow(flaky, "flaky", "flaky"))
@@ -118,11 +118,11 @@ def test_an_exposure_that_changes_while_it_is_read_is_read_again(program, monkey
     path = program.uncal(RATES["first"])
     seen = []
 
-    def slow(exposure, output, overrides=None):
+    def slow(exposure, output, overrides=None, **more):
         if exposure == str(path) and not seen:
             seen.append(1)
             os.utime(path, (1, 1))
-        return real(exposure, output, overrides)
+        return real(exposure, output, overrides, **more)
 
     monkeypatch.setattr(detector1_module, "detector1", ObservedFlow(slow, "slow", "slow"))
     monkeypatch.setitem(errors.POLICIES, "transient", errors.Policy(3, delay=0.01))
