@@ -58,9 +58,13 @@ def _deployment(entry: Mapping[str, Any], slots: int, pool: str | None) -> Runne
         parameters={**entry.get("parameters", {}), "slots": slots},
         schedules=[_schedule(one) for one in entry.get("schedules", [])],
         concurrency_limit=ConcurrencyLimitConfig(**limit) if (limit := entry.get("concurrency_limit")) else None,
+        paused=False,  # where it was served before, the end of that paused it
         **where,
     )
-    if pool is not None:
+    if pool is None:
+        # Said and not only left out: else those of an earlier `deploy` would stay.
+        deployment.work_pool_name = deployment.work_queue_name = None
+    else:
         deployment.storage = NOTHING_TO_PULL
     return deployment
 
