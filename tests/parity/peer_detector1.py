@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +55,12 @@ def run(case: dict, folder: Path) -> None:
         # The client remembers the rules of a context by its name: each cache has a process of its own.
         child = os.fork()
         if child == 0:
-            status = 1
             try:
                 run_pipeline(case, folder)
-                status = 0
-            finally:
-                sys.excepthook(*sys.exc_info()) if status else None
-                os._exit(status)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
         if os.waitpid(child, 0)[1]:
             raise SystemExit(f"{case['name']}: {case['pipeline']} failed")
         return

@@ -1,7 +1,8 @@
 """Stage 1 of NIRCam, NIRISS and FGS gives what the official pipeline (jwst 3.0.0) gives, on simulated exposures.
 
 The exposures are those of ``infra.synthetic.near_infrared``: a stripe of NIRCam with averaged groups, gaps and zero frames
-(read by four amplifiers, with reference pixels on three sides), small windows, a SOSS strip, FGS, later segments.
+(read by four amplifiers, with reference pixels on three sides), small windows, a SOSS strip, FGS, later segments. Nothing
+differs but the status of refpix where there are no reference pixels: SKIPPED here, COMPLETE there, the ramps are the same.
 Tolerances are those of ``stage1_parity``.
 """
 
