@@ -36,7 +36,9 @@ SAMPLE = 12
 #: Of each ramp while slopes are fitted: five planes of its integration.
 RAMP = 24
 #: Of each pixel: reference arrays, pixel flags, the planes of a rate and what is being written of it.
-PIXEL = 90
+PIXEL = 64
+#: The program itself, with all that it has loaded once an exposure is through [byte].
+PROGRAM = 0.3e9
 #: Arrays of one integration that are on disk, by integration.
 _BY_INTEGRATION = ("data", "groupdq", "zeroframe", "refout")
 _PLANES = ("data", "err", "dq", "var_poisson", "var_rnoise")
@@ -94,7 +96,7 @@ def integrations_at_once(shape: tuple[int, ...], memory: float | None, name: str
     if fixed + of_one > memory:
         raise ProductError(
             f"{name}: one integration of {ngroups} groups of {ny} x {nx} pixels needs {(fixed + of_one) / 1e9:.2f} GB beside "
-            f"the program itself, but {memory / 1e9:.2f} GB are left for it; give more by --memory, or run fewer at a time"
+            f"the program; give at least --memory {(fixed + of_one + PROGRAM) / 1e9 + 0.01:.2f}GB, or run fewer at a time"
         )
     return int((memory - fixed) // of_one)
 

@@ -53,7 +53,8 @@ ParameterFile = Annotated[
     Parameter(name="--parameters", help="options from a file: .toml or .json (a table for each step), or .asdf"),
 ]
 Crds = Annotated[
-    str | None, Parameter(name="--crds", help="folder or URL of the reference files, in place of the environment's CRDS_PATH")
+    str | None,
+    Parameter(name="--crds", help="folder or URL of the reference files, in place of the environment's CRDS_PATH"),
 ]
 Verbose = Annotated[bool, Parameter(name=["-v", "--verbose"], negative="", help="every log line")]
 Out = Annotated[str, Parameter(name=["-o", "--out"], help="folder or URL for the products; made if it is not there")]
@@ -414,7 +415,8 @@ def deploy(
         Parameter(help="what its workers start: a process or a job of a cluster"),
     ] = "process",
     workers: Annotated[
-        int, Parameter(help="products of a program at the same time; 0: one for each core, or one in a job of a cluster")
+        int,
+        Parameter(help="products of a program at the same time; 0: one for each core, or one in a job of a cluster"),
     ] = 0,
     cron: Cron = "0 3 * * *",
     verbose: Verbose = False,
@@ -476,9 +478,10 @@ def _room(stage: str, memory: float | None) -> dict[str, Any]:
     """What a stage that runs alone may take, as arguments of its flow."""
     if stage not in ("detector1", "dark"):
         return {}
-    from infra.machine import available_memory, cores, resident_memory
+    from flows.blocks import PROGRAM
+    from infra.machine import available_memory, cores
 
-    left = available_memory() if memory is None else memory - resident_memory()
+    left = available_memory() if memory is None else memory - PROGRAM
     return {"memory": left, "cores": cores()} if stage == "detector1" else {"memory": left}
 
 

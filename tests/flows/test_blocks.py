@@ -88,7 +88,9 @@ def test_an_exposure_that_fits_is_one_block():
 
 
 def test_an_integration_that_does_not_fit_is_an_error_that_says_how_much_it_needs():
-    with pytest.raises(ProductError, match=r"x_uncal.fits: one integration of 100 groups .* needs 5\.\d\d GB"):
+    with pytest.raises(
+        ProductError, match=r"x_uncal.fits: one integration of 100 groups .* needs 5\.\d\d GB .* --memory 5\.\d\dGB"
+    ):
         integrations_at_once((1, 100, 2048, 2048), 1e9, "x_uncal.fits")
     with pytest.raises(ProductError, match="run fewer at a time"):
         integrations_at_once((1, 100, 2048, 2048), -1e9, "x_uncal.fits")
