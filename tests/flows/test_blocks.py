@@ -1,11 +1,13 @@
 """An exposure in blocks of integrations is the exposure as a whole, to the last bit: its products, its record, its log."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 from hard_ramps import Exposure, make_exposure, write_raw
 
 from flows.blocks import PIXEL, SAMPLE, calibrate, integrations_at_once, rescale
+from flows.cli import _bytes
 from flows.detector1 import steps_for
 from infra.products.header import ProductError
 from infra.products.image import write_image
@@ -108,3 +110,17 @@ def test_a_record_that_depends_on_the_block_is_found(tmp_path):
 
     with open_ramp(tmp_path / "x_uncal.fits") as file, pytest.raises(RuntimeError, match="must be named in"):
         calibrate(file, [Step()], references, Options(), memory_for(file.shape, 1))
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [("4GB", 4e9), ("4", 4e9), ("1.5GiB", 1.5 * 2**30), ("900 MB", 9e8), ("2g", 2e9), ("512MiB", 2**29)],
+)
+def test_a_size_is_read_as_it_is_written(words, size):
+    assert _bytes(float, [SimpleNamespace(value=words)]) == size
+
+
+@pytest.mark.parametrize("words", ["4XB", "-1GB", "0", "GB", "", "1.2.3GB"])
+def test_what_is_no_size_is_refused(words):
+    with pytest.raises(ValueError, match="expected a size such as 4GB"):
+        _bytes(float, [SimpleNamespace(value=words)])
