@@ -179,8 +179,5 @@ def _weights(path: str, mtime: int, size: int) -> irs2.Weights:
     """The weights of a reference file, ready for use: for both detectors, kept for the next exposure."""
     references = References({"refpix": path}, "")
     table = references.table("refpix", "IRS2", keep=False)
-    columns = {
-        kind: np.stack([np.asarray(table[f"{kind}_{k}"], np.float32) for k in range(interleaving.OUTPUTS - 1)])
-        for kind in ("beta", "alpha")
-    }
-    return irs2.prepare_weights(columns["beta"], columns["alpha"])
+    beta, alpha = ([table[f"{kind}_{k}"] for k in range(interleaving.OUTPUTS - 1)] for kind in ("beta", "alpha"))
+    return irs2.prepare_weights(beta, alpha)

@@ -17,6 +17,7 @@ documentation, "refpix", section "NIRSpec IRS2".
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -43,8 +44,9 @@ from calibration.strips import map_each
 VISIT, LINE = PERIOD + 2, 712
 #: Prime factor of the number of samples of a frame that its other factors have not.
 PRIME = 89
-#: The slow part of the reference output: frequencies up to the first are kept, a cosine long the second; and the same at
-#: the upper end of the spectrum, for what alternates from sample to sample [1 / duration of a whole frame].
+#: The slow part of the reference output: frequencies up to the first are kept, then fewer and fewer over the second; and the
+#: same at the upper end of the spectrum, for what alternates from sample to sample [1 / duration of a whole frame]. These
+#: numbers, and the two below, are those of the official pipeline (jwst 3.0.0).
 PASS, TAPER = 30_268, 5_000
 #: How often the gaps are filled with the slow part of the series that has them filled.
 ROUNDS = 3
@@ -71,23 +73,23 @@ class Weights:
         return self.pixels.shape[-1] * PRIME // LINE
 
 
-def prepare_weights(pixels: np.ndarray, output: np.ndarray) -> Weights:
+def prepare_weights(pixels: Sequence[np.ndarray], output: Sequence[np.ndarray]) -> Weights:
     """Weights from the columns BETA and ALPHA of the reference file.
 
     Parameters
     ----------
-    pixels, output : (4, 2 * samples) float32
-        Real and imaginary parts in turn, per amplifier, for all frequencies of a frame of ``samples`` samples.
+    pixels, output : 4 times (2 * samples,) float32
+        For each amplifier, real and imaginary parts in turn of all frequencies of a frame of ``samples`` samples.
     """
-    if pixels.shape != output.shape or pixels.shape[0] != OUTPUTS - 1 or pixels.shape[1] % (2 * LINE):
+    sizes = {len(column) for column in (*pixels, *output)}
+    if (len(pixels), len(output), len(sizes)) != (OUTPUTS - 1, OUTPUTS - 1, 1) or min(sizes) % (2 * LINE):
         raise ValueError(
-            f"IRS2 weights must be 4 amplifiers by a multiple of {2 * LINE} numbers (for a whole frame "
-            f"{2 * LINE * LINES}), but have the shapes {pixels.shape} and {output.shape}"
+            f"IRS2 weights must be 4 and 4 columns of a multiple of {2 * LINE} numbers (for a whole frame "
+            f"{2 * LINE * LINES}), but are {len(pixels)} and {len(output)} of {', '.join(map(str, sorted(sizes)))}"
         )
-    lines = pixels.shape[1] // (2 * LINE)
-    frequency = _grid(lines).frequency
+    frequency = _grid(min(sizes) // (2 * LINE)).frequency
 
-    def half(columns: np.ndarray) -> np.ndarray:
+    def half(columns: Sequence[np.ndarray]) -> np.ndarray:
         folded = np.empty((OUTPUTS - 1, *frequency.shape), np.complex64)
         for amplifier, column in enumerate(columns):
             weight = np.ascontiguousarray(column, np.float32).view(np.complex64)
