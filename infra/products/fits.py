@@ -352,7 +352,9 @@ class ImageOnDisk:
         for start in range(0, flat.size, step):
             piece = np.empty(min(step, flat.size - start), self.dtype)
             if self.stream.readinto(memoryview(piece).cast("B")) != piece.nbytes:  # type: ignore
-                raise ProductError(f"{self.stream.name}: the file became shorter as it was read; fetch it again")
+                raise ProductError(
+                    f"{getattr(self.stream, 'name', 'the file')}: became shorter as it was read; fetch it again"
+                )
             piece.byteswap(inplace=True)
             if piece.dtype.kind == "u" and piece.itemsize > 1:
                 piece ^= piece.dtype.type(2 ** (8 * piece.itemsize - 1))

@@ -112,7 +112,7 @@ class Stored:
 
 
 def store(shape: tuple[int, ...], dtype: Any, rows_at_once: int) -> Stored:
-    """A new array of zeros on disk, in the folder for temporary files (TMPDIR).
+    """A new array of zeros on disk, in the scratch folder (``CALWEAVE_SCRATCH``, default: that of temporary files).
 
     Raises
     ------
@@ -121,13 +121,16 @@ def store(shape: tuple[int, ...], dtype: Any, rows_at_once: int) -> Stored:
     """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    file = tempfile.TemporaryFile(prefix="calweave-")  # noqa: SIM115 (it lives as long as the array)
+    folder = os.environ.get("CALWEAVE_SCRATCH") or tempfile.gettempdir()
+    os.makedirs(folder, exist_ok=True)
+    file = tempfile.TemporaryFile(prefix="calweave-", dir=folder)  # noqa: SIM115 (it lives as long as the array)
     room = os.fstatvfs(file.fileno())
     if size > room.f_bavail * room.f_frsize:
         file.close()
         raise ProductError(
-            f"a scratch array needs {size / 1e9:.1f} GB in {tempfile.gettempdir()}, which has room for "
-            f"{room.f_bavail * room.f_frsize / 1e9:.1f} GB; set TMPDIR to a larger disk, or --memory to more than the exposure"
+            f"a scratch array needs {size / 1e9:.1f} GB in {folder}, which has room for "
+            f"{room.f_bavail * room.f_frsize / 1e9:.1f} GB; set CALWEAVE_SCRATCH to a folder of a larger disk, or give more "
+            "--memory, so that the exposure need not go in blocks"
         )
     file.truncate(size)
     return Stored(tuple(shape), dtype, rows_at_once, file)

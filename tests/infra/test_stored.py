@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from calibration.strips import map_rows, rows_of, threads, zeros
+from infra.products.header import ProductError
 from infra.products.stored import store
 
 SHAPE = (3, 4, 7, 5)
@@ -67,3 +68,17 @@ def test_strips_cover_each_row_once_and_in_order(both, number, on_disk):
     assert starts == sorted(starts)
     assert not on_disk or len(starts) >= 4
     np.testing.assert_array_equal(out[:], 2 * values)
+
+
+def test_a_disk_without_room_is_an_error_that_names_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("CALWEAVE_SCRATCH", str(tmp_path / "scratch"))
+    with pytest.raises(ProductError, match=r"needs 1\d+\.\d GB in .*scratch, which has room"):
+        store((2**20, 2**10, 2**10), np.float64, 1)
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_nothing_is_left_of_an_array_that_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setenv("CALWEAVE_SCRATCH", str(tmp_path))
+    array = store(SHAPE, np.float32, 1)
+    array[0] = np.ones(SHAPE[1:], np.float32)
+    assert not list(tmp_path.iterdir()), "the file has no name"
