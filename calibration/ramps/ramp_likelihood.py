@@ -17,7 +17,9 @@ overflow for long ramps; here their ratios are taken, the pivots of elimination 
 last one back.
 
 Compared with the least squares of ``ramp_fit``, errors are those of the weights that were used, and the weights are the best.
-A group with any flag takes both differences that it is in with it, as in the official pipeline (version 3.0.0).
+A group with any flag takes both differences that it is in with it, as in the official pipeline (version 3.0.0). Unlike there,
+the first guess is the median of the differences that are not saturated: with those, which hardly rise, the photon noise of
+a bright star came out as nothing, and its good differences as jumps.
 """
 
 from dataclasses import fields
@@ -161,6 +163,7 @@ def _fit(
     difference, one, used = np.empty((ndiffs, nx)), np.empty(ndiffs), np.empty((ndiffs, nx), np.bool_)
     together, lost_groups = np.empty(nx, np.uint8), np.empty(nx, np.int32)
     signal, bad = np.empty((2, nx)), np.empty((2, nx), np.bool_)
+    rises, full, rise = np.empty((ndiffs, nx), np.bool_), np.empty((2, nx), np.bool_), np.empty(ndiffs, np.bool_)
     use, work = np.empty(ndiffs, np.bool_), np.empty((10, ndiffs))
     rates, variances = np.empty((nints, nx)), np.empty((2, nints, nx))
     for y in range(start_row, stop_row):
@@ -186,12 +189,14 @@ def _fit(
                     finite = abs(value) < np.inf
                     signal[here, x] = value if finite else 0.0
                     bad[here, x] = mark != 0 or not finite
+                    full[here, x] = mark & _SATURATED != 0 or not finite
                     together[x] |= mark
                     lost_groups[x] += mark & (_SATURATED | _DO_NOT_USE) != 0 or not finite
                 if k > 0:
                     for x in range(nx):
                         difference[k - 1, x] = (signal[here, x] - signal[before, x]) / interval[k - 1]
                         used[k - 1, x] = not (bad[here, x] or bad[before, x])
+                        rises[k - 1, x] = not (full[here, x] or full[before, x])
             for x in range(nx):
                 factor = np.float64(gain[y, x])
                 mark = flag[x]
@@ -203,13 +208,13 @@ def _fit(
                     n = 0
                     for k in range(ndiffs):
                         one[k] = difference[k, x]
-                        use[k] = used[k, x]
+                        use[k], rise[k] = used[k, x], rises[k, x]
                         n += used[k, x]
                     noise = np.float64(readnoise[y, x]) ** 2 / 2
                     if n > 0:
                         current = np.float64(dark[y, x]) if dark.shape[0] > 0 else 0.0
                         guess, left_out = _find_jumps(
-                            one, use, n, factor, noise, photons, photons_next, reads, reads_next, averaged, work
+                            one, use, rise, n, factor, noise, photons, photons_next, reads, reads_next, averaged, work
                         )
                         mark |= _P_JUMP if left_out else np.uint32(0)
                         per_second = (max(guess, 0.0) + current) / factor
@@ -241,11 +246,11 @@ def _fit(
 
 
 @kernel
-def _find_jumps(one, use, n, gain, noise, photons, photons_next, reads, reads_next, averaged, work):
+def _find_jumps(one, use, rises, n, gain, noise, photons, photons_next, reads, reads_next, averaged, work):
     """Leave out differences with jumps, ``use`` in place; the rate that is left, and whether any was."""
     ndiffs = one.size
-    ordered = np.sort(one)
-    guess = max(0.5 * (ordered[(ndiffs - 1) // 2] + ordered[ndiffs // 2]), 0.0) / gain
+    ordered = np.sort(one[rises])
+    guess = max(0.5 * (ordered[(ordered.size - 1) // 2] + ordered[ordered.size // 2]), 0.0) / gain
     found = False
     while True:
         rate, _, _ = _solve(one, use, guess, noise, photons, photons_next, reads, reads_next, work)

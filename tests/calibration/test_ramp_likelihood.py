@@ -147,6 +147,17 @@ def test_rates_are_unbiased_with_true_errors_and_chi_squared(rate, timing):
     assert np.median(chi_squared) == pytest.approx(7.34, abs=0.25)  # 9 differences less a rate
 
 
+def test_a_bright_ramp_that_saturates_has_no_false_jumps():
+    rng = np.random.default_rng(14)
+    data = simulate(rng, (1, 10, 60, 60), np.float64(1000), ONE_FRAME)
+    groupdq = np.zeros(data.shape, np.uint8)
+    data[:, 4:] = 45_000
+    groupdq[:, 4:] = SATURATED
+    rates, _, _ = fit(data, groupdq)
+    assert np.mean(rates.dq & dq.PIXEL["JUMP_DET"] != 0) < 1e-3
+    assert 0.95 < ((rates.data - 1000) / rates.err).std() < 1.05
+
+
 def test_a_hit_is_left_out_and_said():
     rng = np.random.default_rng(12)
     for timing, reach in ((ONE_FRAME, 1), (FOUR_FRAMES, 2)):
