@@ -183,11 +183,9 @@ def _bring_up_to_date(folder: Folder, overrides: Overrides, slots: int, deployme
         run: Any = run_deployment(
             deployment, parameters=parameters, flow_run_name=f"program {folder.name}", timeout=None
         )
-        if run.state is None or not exists(join(folder.output, "run.json")):
+        if run.state is None or not run.state.is_completed():
             return Ending(folder.name, "failed", detail=run.state.message if run.state else "no state came back")
         record = json.loads(read_text(join(folder.output, "run.json")))
-        if run.state.is_crashed() or run.state.is_cancelled():
-            return Ending(folder.name, "failed", detail=run.state.message or run.state.name)
     else:
         record = record_of(**parameters)
     states = Counter(node["state"] for node in record["nodes"])
