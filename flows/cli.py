@@ -28,7 +28,8 @@ Your own program:  CRDS_PATH=~/crds_cache CRDS_SERVER_URL=https://jwst-crds.stsc
 Files are named by paths or by URLs (s3://bucket/folder). Reference files are chosen by the crds client: CRDS_PATH names
 the folder that keeps them, CRDS_SERVER_URL the observatory's server, CRDS_CONTEXT a fixed set of rules.
 
-Exit codes: 0 done, 1 error, 2 wrong usage, 64 nothing to do (no science data on the detector).""",
+Exit codes: 0 done, 1 error, 2 wrong usage, 64 nothing to do (no science data on the detector). Where all that failed did so
+for one reason: 70 an error of calweave, 71 memory, 73 the place of the products, 75 store, network or time (run again).""",
     help_format="plaintext",
     version=calweave_version,
 )

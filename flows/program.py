@@ -46,7 +46,7 @@ from flows.plan import (
     survey,
 )
 from flows.stage import Overrides, reftypes_of
-from infra.errors import POLICIES
+from infra.errors import POLICIES, exit_code_of
 from infra.observed import ObservedFlow
 from infra.products.header import ProductError
 from infra.provenance import versions
@@ -452,5 +452,5 @@ def summarise(record: Mapping[str, Any], console: Console) -> int:
     console.print(f"products, run.json and report.html are in {record['output']}", soft_wrap=True)
     states = {node["state"] for node in nodes}
     if states & {"failed", "blocked"}:
-        return 1
+        return exit_code_of(node["failure"] for node in nodes if node["state"] == "failed")
     return 64 if states == {"empty"} else 0

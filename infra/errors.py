@@ -1,6 +1,7 @@
 """Failures: the line that a user reads, the kind, and with it what a run does about it."""
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from infra.credentials import hide_credentials
@@ -19,30 +20,39 @@ class Policy:
     """What a run does about a kind of failure.
 
     ``tries``: how often a node is tried in all; ``delay`` [s] before the second, three times as long before each next;
-    ``alone``: whether it is tried again with nothing beside it; ``remedy``: what the user can do.
+    ``alone``: whether it is tried again with nothing beside it; ``exit_code``: of a run in which nothing else failed (as
+    in sysexits.h); ``remedy``: what the user can do.
     """
 
     tries: int = 1
     delay: float = 0.0
     alone: bool = False
+    exit_code: int = 1
     remedy: str = ""
 
 
 #: Kind of failure -> policy.
 POLICIES = {
-    "transient": Policy(3, delay=2.0, remedy="the store or the network failed several times: run again later"),
+    "transient": Policy(
+        3, delay=2.0, exit_code=75, remedy="the store or the network failed several times: run again later"
+    ),
     "memory": Policy(
         2,
         alone=True,
         remedy="run with fewer --workers or on a machine with more memory, or raise --memory if it is too low",
     ),
     "killed": Policy(
-        2, alone=True, remedy="a worker process was killed, most often for want of memory: run with fewer --workers"
+        2,
+        alone=True,
+        exit_code=71,
+        remedy="a worker process was killed, most often for want of memory: run with fewer --workers",
     ),
-    "timeout": Policy(remedy="raise --timeout, or see why it takes so long with `calweave stage ... -v`"),
-    "place": Policy(remedy="make room or choose another folder with --out, and run again: what is complete stays"),
+    "timeout": Policy(exit_code=75, remedy="raise --timeout, or see why it takes so long with `calweave stage ... -v`"),
+    "place": Policy(
+        exit_code=73, remedy="make room or choose another folder with --out, and run again: what is complete stays"
+    ),
     "input": Policy(remedy="put the file right and run again: only what needs it is made"),
-    "program": Policy(remedy="run `calweave stage` on it with -v for the trace, and report it"),
+    "program": Policy(exit_code=70, remedy="run `calweave stage` on it with -v for the trace, and report it"),
 }
 
 
@@ -68,6 +78,12 @@ def classify(error: BaseException) -> Failure:
     else:
         kind = "input" if foreseen else "program"
     return Failure(kind, line, foreseen)
+
+
+def exit_code_of(kinds: Iterable[str | None]) -> int:
+    """The exit code of a run with failures of these kinds: that of the kind where there is one, else 1."""
+    codes = {POLICIES[kind].exit_code if kind in POLICIES else 1 for kind in kinds}
+    return codes.pop() if len(codes) == 1 else 1
 
 
 def _chain(error: BaseException) -> list[BaseException]:

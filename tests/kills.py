@@ -49,7 +49,10 @@ def main() -> None:
     clean, seconds = [], []
     for number, overrides in enumerate(OPTIONS):
         shutil.rmtree(folder / f"clean{number}", ignore_errors=True)
-        program.run(overrides, out=folder / f"clean{number}")
+        run = program.run(overrides, out=folder / f"clean{number}")
+        failed = [node["error"] for node in run["nodes"] if node["state"] != "done"]
+        if failed:
+            raise RuntimeError(f"an undisturbed run failed: {failed}")
         clean.append(tree(folder / f"clean{number}"))
     shutil.rmtree(program.products, ignore_errors=True)
     program.run(OPTIONS[0])  # with everything compiled
@@ -69,7 +72,9 @@ def main() -> None:
         disturb(program, OPTIONS[number], arguments, result, rng)
         result["rounds"] += 1
         left = tree(program.products)
-        differ = sorted(name for name in left.keys() | clean[number].keys() if left.get(name) != clean[number].get(name))
+        differ = sorted(
+            name for name in left.keys() | clean[number].keys() if left.get(name) != clean[number].get(name)
+        )
         if differ:
             result["wrong"].append({"round": result["rounds"], "options": number, "files": differ})
             shutil.copytree(program.products, folder / f"wrong{result['rounds']}")

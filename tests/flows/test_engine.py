@@ -215,3 +215,9 @@ def test_an_error_is_classified_by_what_caused_it(error, kind):
 def test_every_remedy_is_a_sentence_that_says_what_to_do():
     for policy in errors.POLICIES.values():
         assert any(word in policy.remedy for word in ("run", "raise", "make room"))
+
+
+def test_the_exit_code_of_a_run_tells_the_one_kind_of_its_failures():
+    assert errors.exit_code_of(["transient", "transient"]) == 75
+    assert errors.exit_code_of(["transient", "program"]) == 1
+    assert errors.exit_code_of(["input"]) == errors.exit_code_of([]) == 1
