@@ -48,8 +48,9 @@ def subtract_dark(
     nframes, groupgap, dark_nframes, dark_groupgap : int
         Frames averaged per group, and frames dropped between groups, of the exposure and of the dark.
     first_integration : int
-        Number of the first integration of ``data`` in its exposure, from 1. A later segment of an exposure takes the
-        last integration of the dark throughout, as the official pipeline does.
+        Number of the first integration of ``data`` in its exposure, from 1: each takes the integration of the dark with its
+        own number, whichever segment or block it comes in. (The official pipeline gives a later segment the last one
+        throughout, which is the same for darks of two integrations.)
 
     Returns
     -------
@@ -79,7 +80,7 @@ def subtract_dark(
     for g in range(ngroups):
         current = -1
         for i in range(nints):
-            which = min(i, last) if first_integration == 1 else last
+            which = min(first_integration - 1 + i, last)
             if which != current:
                 level = _level(dark, which, range(g * stride, g * stride + averaged))
                 current = which

@@ -68,6 +68,15 @@ def test_integrations_beyond_those_of_the_dark_take_its_last():
     assert (-subtract_dark(data, dark, 1, 0, 1, 0, first_integration=4)).ravel().tolist() == [2, 2, 2]
 
 
+def test_it_does_not_matter_how_integrations_are_shared_out():
+    dark = np.array([1, 2, 3, 4], np.float32).reshape(4, 1, 1, 1)
+    data = np.zeros((6, 1, 1, 1), np.float32)
+    whole = subtract_dark(data, dark, 1, 0, 1, 0)
+    parts = [subtract_dark(data[i : i + 2], dark, 1, 0, 1, 0, first_integration=i + 1) for i in (0, 2, 4)]
+    assert (-whole).ravel().tolist() == [1, 2, 3, 4, 4, 4]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
 def test_a_coarser_dark_is_an_error():
     assert not is_dark_fine_enough(1, 0, 4, 0)
     with pytest.raises(ValueError, match="faster readout pattern"):
