@@ -132,7 +132,7 @@ def _require_known(product: Ramp | Image, options: CleanFlickerNoiseOptions) -> 
         raise StepSkipped(f"not for {exp_type}")
     if options.fit_method == "fft" and exp_type not in FFT_TYPES:
         raise StepSkipped(f"fit_method=fft is for {', '.join(FFT_TYPES)}, not for {exp_type}")
-    if options.background_method == "median_image" and (product.data.ndim < 3 or len(product.data) < 2):
+    if options.background_method == "median_image" and (product.data.ndim < 3 or product.data.shape[0] < 2):
         raise StepSkipped("background_method=median_image needs two integrations or more")
     return exp_type
 

@@ -12,6 +12,7 @@ from infra.products.header import Header, ProductError
 from infra.products.image import Image
 from infra.products.persistence import read_suspects, read_traps_filled, write_suspects, write_traps_filled
 from infra.products.ramp import Ramp
+from infra.products.stored import store
 from infra.references.content import ReferenceNotFound, References
 from tasks.clean_flicker_noise import CleanFlickerNoiseOptions, clean_flicker_noise
 from tasks.persistence import PersistenceOptions, persistence
@@ -271,3 +272,40 @@ def test_known_traces_of_soss_are_masked(tmp_path):
     slits = image.with_(header=header.set(EXP_TYPE="NRS_FIXEDSLIT", SUBARRAY="ALLSLITS"))
     with pytest.raises(ProductError, match="not known for NRS_FIXEDSLIT"):
         clean_flicker_noise.fn(slits, References(files, ""), options)
+
+
+def stored(ramp: Ramp) -> Ramp:
+    """The same ramp with its large arrays on disk."""
+    arrays = {}
+    for name in ("data", "groupdq"):
+        array = getattr(ramp, name)
+        arrays[name] = store(array.shape, array.dtype, 8)
+        arrays[name][:] = array
+    return ramp.with_(**arrays)
+
+
+@pytest.mark.parametrize(("task", "options"), [
+    (clean_flicker_noise, CleanFlickerNoiseOptions(save_noise=True)),
+    (clean_flicker_noise, CleanFlickerNoiseOptions(single_mask=False)),
+    (clean_flicker_noise, CleanFlickerNoiseOptions(background_method="median_image", save_background=True)),
+    (persistence, PersistenceOptions(persistence_time=50, dn_threshold=45.0)),
+    (persistence, PersistenceOptions(save_persistence=True)),
+])  # fmt: skip
+def test_a_ramp_on_disk_gives_the_same(sky, traps, task, options):
+    ramp, references = sky
+    files = {**references.files, **traps.files}
+    area = dict(SUBSTRT1=1, SUBSTRT2=1, SUBSIZE1=32, SUBSIZE2=24)
+    small = ramp.with_(
+        header=ramp.header.set(area), data=ramp.data[..., :24, :32].copy(), groupdq=ramp.groupdq[..., :24, :32].copy(),
+        pixeldq=ramp.pixeldq[:24, :32],
+    )  # fmt: skip
+    one = small if task is persistence else ramp
+    in_memory = task.fn(one, References(files, ""), options)
+    on_disk = task.fn(stored(one), References(files, ""), options)
+    assert in_memory.recipe[task.name]["status"] == "COMPLETE"
+    np.testing.assert_array_equal(on_disk.data[:], in_memory.data)
+    np.testing.assert_array_equal(on_disk.groupdq[:], in_memory.groupdq)
+    np.testing.assert_array_equal(on_disk.pixeldq, in_memory.pixeldq)
+    assert set(on_disk.side) == set(in_memory.side)
+    for key in set(on_disk.side) & {"flicker_noise", "flicker_bkg", "output_pers", "trapsfilled"}:
+        np.testing.assert_array_equal(on_disk.side[key].data[:], in_memory.side[key].data)
