@@ -25,6 +25,7 @@ import yaml  # type: ignore[import-untyped]
 from astropy.io import fits
 
 from infra.products.header import Header, ProductError, format_cards, parse_cards
+from infra.products.polynomials import make_polynomials_safe
 from infra.products.stored import Stored
 from infra.provenance import date_of_writing, made_of
 
@@ -486,6 +487,7 @@ def _read_tree(content: bytes) -> tuple[Mapping[str, Any], Any]:
         return yaml.load(content[len(_ASDF_START) :], Loader=yaml.CSafeLoader), None
     import asdf
 
+    make_polynomials_safe()
     # A context copies the settings as they are: what the installed packages offer is then looked up once, not for each file.
     settings = asdf.get_config()
     _ = settings.extensions, settings.resource_manager

@@ -361,6 +361,9 @@ def _read_table(path: str, mtime: int, size: int, extname: str, extver: int) -> 
 def _read_asdf(path: str, mtime: int, size: int) -> Mapping[str, Any]:
     import asdf
 
+    from infra.products.polynomials import make_polynomials_safe
+
+    make_polynomials_safe()
     try:
         with asdf.open(path, lazy_load=False, memmap=False) as file:
             return dict(file.tree)
