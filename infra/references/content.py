@@ -23,6 +23,7 @@ from astropy.io import fits
 from calibration import dq
 from calibration.interleaving import LINES, WIDTH
 from calibration.subarrays import Subarray, cut
+from infra.products.polynomials import make_polynomials_safe
 
 log = logging.getLogger(__name__)
 
@@ -360,8 +361,6 @@ def _read_table(path: str, mtime: int, size: int, extname: str, extver: int) -> 
 @lru_cache(maxsize=64)
 def _read_asdf(path: str, mtime: int, size: int) -> Mapping[str, Any]:
     import asdf
-
-    from infra.products.polynomials import make_polynomials_safe
 
     make_polynomials_safe()
     try:
