@@ -23,7 +23,7 @@ from jwst.rscd import RscdStep
 from stdatamodels.jwst import datamodels
 
 STEPS = {
-    "charge_migration": ChargeMigrationStep, "clean_flicker_noise": CleanFlickerNoiseStep, 
+    "charge_migration": ChargeMigrationStep, "clean_flicker_noise": CleanFlickerNoiseStep,
     "emicorr": EmiCorrStep, "firstframe": FirstFrameStep, "guider": GuiderPipeline, "lastframe": LastFrameStep,
     "persistence": PersistenceStep, "reset": ResetStep, "rscd": RscdStep,
 }  # fmt: skip
