@@ -24,6 +24,9 @@ from infra.references.fetch import fetch_references, sha1_of
 
 log = logging.getLogger(__name__)
 
+#: Types of one variant of a step, which the other one does without: contexts made for that one do not have them.
+OPTIONAL = frozenset({"trapdensity", "trappars", "persat", "pastasoss"})
+
 
 def select_references(header: Mapping[str, Any], reftypes: Iterable[str], context: str | None = None) -> References:
     """Choose, fetch and check the reference files of an exposure.
@@ -62,7 +65,7 @@ def select_references(header: Mapping[str, Any], reftypes: Iterable[str], contex
 def choose_references(header: Mapping[str, Any], reftypes: Iterable[str], context: str) -> dict[str, str | None]:
     """Names of the reference files that the rules choose, None where a type is not applicable; no file is fetched.
 
-    A parameter reference (``pars-*``) that the context does not have is not applicable, not missing.
+    A parameter reference (``pars-*``), or one of ``OPTIONAL``, that the context does not have is not applicable, not missing.
 
     Raises
     ------
@@ -88,7 +91,9 @@ def choose_references(header: Mapping[str, Any], reftypes: Iterable[str], contex
                 chosen[reftype] = None
             elif not file.startswith("NOT FOUND"):
                 chosen[reftype] = file
-            elif reftype.startswith("pars-"):
+            elif reftype.startswith("pars-") or (
+                reftype in OPTIONAL and not _has_rules(crds, context, reftype, parameters)
+            ):
                 chosen[reftype] = None
             else:
                 problems.append(_explain(crds, context, reftype, parameters, file.removeprefix("NOT FOUND ")))
@@ -122,6 +127,11 @@ def _require_rules(crds: Any, context: str, header: Mapping[str, Any]) -> None:
             raise ReferenceCacheError(
                 f"the cache does not hold {error.filename}, a part of {context}; copy it there, or set CRDS_SERVER_URL"
             ) from error
+
+
+def _has_rules(crds: Any, context: str, reftype: str, parameters: Mapping[str, Any]) -> bool:
+    rules = crds.get_pickled_mapping(context, cached=True)
+    return reftype in rules.get_imap(parameters["META.INSTRUMENT.NAME"]).selections
 
 
 def _explain(crds: Any, context: str, reftype: str, parameters: Mapping[str, Any], reason: str) -> str:

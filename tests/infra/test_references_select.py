@@ -54,6 +54,15 @@ def test_the_sha1_of_every_used_file_is_recorded(cache):
     assert references.sha1 == {"jwst_niriss_mask_0001.fits": hashlib.sha1(CONTENT).hexdigest()}
 
 
+def test_a_type_of_another_variant_of_a_step_may_be_absent_from_the_context(cache):
+    assert select_references(HEADER, ["trapdensity", "pastasoss"]).files == {"trapdensity": None, "pastasoss": None}
+    with pytest.raises(ReferenceNotFound, match="no rules at all for SATURATION"):
+        select_references(HEADER, ["saturation"])
+    write_cache(cache, {**RULES, "trapdensity": {("NIS", "SUB64"): "jwst_niriss_trapdensity_0001.fits"}})
+    with pytest.raises(ReferenceNotFound, match="TRAPDENSITY"):
+        select_references(HEADER, ["trapdensity"])
+
+
 def test_a_type_without_a_match_is_named_with_the_keywords_that_did_not_match(cache):
     with pytest.raises(ReferenceNotFound) as caught:
         select_references({**HEADER, "SUBARRAY": "SUB80"}, ["mask", "gain"])
