@@ -249,8 +249,13 @@ def _fit(
 def _find_jumps(one, use, rises, n, gain, noise, photons, photons_next, reads, reads_next, averaged, work):
     """Leave out differences with jumps, ``use`` in place; the rate that is left, and whether any was."""
     ndiffs = one.size
-    ordered = np.sort(one[rises])
-    guess = max(0.5 * (ordered[(ordered.size - 1) // 2] + ordered[ordered.size // 2]), 0.0) / gain
+    ordered, m = work[3], 0
+    for k in range(ndiffs):
+        if rises[k]:
+            ordered[m] = one[k]
+            m += 1
+    ordered[:m].sort()
+    guess = max(0.5 * (ordered[(m - 1) // 2] + ordered[m // 2]), 0.0) / gain
     found = False
     while True:
         rate, _, _ = _solve(one, use, guess, noise, photons, photons_next, reads, reads_next, work)
@@ -260,17 +265,18 @@ def _find_jumps(one, use, rises, n, gain, noise, photons, photons_next, reads, r
         total = 0.0
         for k in range(ndiffs):
             total += x[k]
+        of_total = 1.0 / total
         best_one, at_one, best_two, at_two = 0.0, 0, 0.0, 0
         for k in range(ndiffs):
             if not use[k]:
                 continue
-            own = inverse[k] - x[k] * x[k] / total
+            own = inverse[k] - x[k] * x[k] * of_total
             gained = residual[k] * residual[k] / own
             if gained > best_one:
                 best_one, at_one = gained, k
             if k + 1 < ndiffs and use[k + 1] and averaged[k + 1] and n > 3:
-                next_own = inverse[k + 1] - x[k + 1] * x[k + 1] / total
-                shared = beside[k] - x[k] * x[k + 1] / total
+                next_own = inverse[k + 1] - x[k + 1] * x[k + 1] * of_total
+                shared = beside[k] - x[k] * x[k + 1] * of_total
                 here, after = residual[k], residual[k + 1]
                 gained = (here * here * next_own - 2 * here * after * shared + after * after * own) / (
                     own * next_own - shared * shared
@@ -298,40 +304,43 @@ def _solve(one, use, rate, noise, photons, photons_next, reads, reads_next, work
     beside it, 6 its product with ones, 7 the weights, 8 its product with the residuals.
     """
     n = one.size
-    beta, forward, backward, diagonal, inverse, beside, x, weight, z = (
-        work[0], work[1], work[2], work[3], work[4], work[5], work[6], work[7], work[8]
+    beta, forward, diagonal, inverse, beside, x, weight, z = (
+        work[0], work[1], work[2], work[4], work[5], work[6], work[7], work[8]
     )  # fmt: skip
     for k in range(n):
         diagonal[k] = rate * photons[k] + noise * reads[k]
         beta[k] = rate * photons_next[k] + noise * reads_next[k] if k + 1 < n and use[k] and use[k + 1] else 0.0
     for k in range(n):
         x[k], z[k] = (1.0, one[k]) if use[k] else (0.0, 0.0)
-        forward[k] = diagonal[k]
+        pivot = diagonal[k]
         if k > 0:
-            factor = beta[k - 1] / forward[k - 1]
-            forward[k] -= factor * beta[k - 1]
+            factor = beta[k - 1] * forward[k - 1]
+            pivot -= factor * beta[k - 1]
             x[k] -= factor * x[k - 1]
             z[k] -= factor * z[k - 1]
+        forward[k] = 1.0 / pivot
+    total, above, of_next = 0.0, 0.0, 0.0
     for k in range(n - 1, -1, -1):
-        backward[k] = diagonal[k]
+        share = beta[k] * of_next
+        pivot = diagonal[k] - share * beta[k]
         if k + 1 < n:
-            backward[k] -= beta[k] * beta[k] / backward[k + 1]
             x[k] -= beta[k] * x[k + 1]
             z[k] -= beta[k] * z[k + 1]
-        x[k] /= forward[k]
-        z[k] /= forward[k]
-        inverse[k] = 1.0 / (forward[k] + backward[k] - diagonal[k])
-        beside[k] = -beta[k] / backward[k + 1] * inverse[k] if k + 1 < n else 0.0
-    total, above = 0.0, 0.0
-    for k in range(n):
+        x[k] *= forward[k]
+        z[k] *= forward[k]
         total += x[k]
         above += z[k]
-    mean, chi_squared = above / total, 0.0
+        of_next = 1.0 / pivot
+        # 1 / (1 / forward + pivot - diagonal)
+        inverse[k] = forward[k] / (1.0 - share * beta[k] * forward[k])
+        beside[k] = -share * inverse[k]
+    of_total = 1.0 / total
+    mean, chi_squared = above * of_total, 0.0
     for k in range(n):
-        weight[k] = x[k] / total
+        weight[k] = x[k] * of_total
         z[k] -= mean * x[k]
         chi_squared += (one[k] - mean) * z[k] if use[k] else 0.0
-    return mean, np.sqrt(1.0 / total), chi_squared
+    return mean, np.sqrt(of_total), chi_squared
 
 
 @kernel
