@@ -77,9 +77,9 @@ def _schedule(entry: Mapping[str, Any]) -> DeploymentScheduleCreate:
 def register(source: str, output: str, cron: str, slots: int, pool: str, kind: str, console: Console) -> int:
     """Make the work pool where there is none, and register the deployments; returns the exit code."""
     require_server()
+    found = deployments(source, output, cron, slots, pool)
     made = ensure_pool(pool, kind)
     console.print(f"work pool {pool} ({kind}) {'made' if made else 'is there, and stays as it is'}")
-    found = deployments(source, output, cron, slots, pool)
     for deployment in found:
         deployment.apply()
     _show(found, console)

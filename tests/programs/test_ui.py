@@ -18,11 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from small_program import IMAGE2, IMAGE3, RATES
 
+from flows.deploy import deployments
+from infra.deployments.pools import DeploymentError, ensure_pool, kind_of_pool
 from infra.synthetic.program import write_program
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYtestKEY"
 
 
@@ -70,7 +73,7 @@ def running(words: list[str], log: Path, environment: dict[str, str]) -> Iterato
                 process.wait()
 
 
-def until(what, log: Path, seconds: float = 180):
+def until(what, log: Path, seconds: float = 300):
     """Ask until the answer is true; gives it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -166,7 +169,8 @@ def test_retry_resumes(retried):
     assert found.pop(IMAGE3) == "done"
     made_before = {name for name, state in states(retried.first).items() if state == "done"} - {IMAGE3}
     assert made_before == {RATES["first"], IMAGE2["first"]}
-    assert {name for name, state in found.items() if state == "current"} == made_before
+    reasons = {node["name"]: node["reasons"] for node in retried.second["nodes"]}
+    assert {name for name, state in found.items() if state == "current"} == made_before, reasons
     assert {name for name, state in found.items() if state == "done"} == {RATES["second"], IMAGE2["second"]}
     assert (retried.output / f"{RATES['second']}.fits").is_file()
 
@@ -209,6 +213,40 @@ def test_nothing_that_prefect_keeps_holds_a_credential(retried, server):
     assert any(path.name.startswith("prefect.db") for path in files)
     for path in files:
         assert SECRET.encode() not in path.read_bytes(), path.name
+
+
+def test_deploy_registers_with_a_work_pool_what_was_served_before(retried, server, calweave_process):
+    where = {"PREFECT_API_URL": f"{server.address}/api", "PREFECT_HOME": str(server.home)}
+    words = ["deploy", "s3://raw/*", "--out", "s3://products", "--pool", "cluster", "--kind", "kubernetes"]
+    done = calweave_process(*words, "--cron", "5 4 * * *", **where)
+    assert done.returncode == 0, done.stderr
+    pool = server.ask("/work_pools/cluster")
+    assert pool["type"] == "kubernetes"
+    assert "credentials_secret" in pool["base_job_template"]["variables"]["properties"]
+    found = {one["name"]: one for one in server.ask("/deployments/filter", {})}
+    assert set(found) == {"program", "part", "campaign", "new-context"}
+    assert {one["work_pool_name"] for one in found.values()} == {"cluster"}
+    assert not any(one["paused"] for one in found.values()), "the end of serve had paused them"
+    (when,) = found["campaign"]["schedules"]
+    assert (when["active"], when["schedule"]["cron"]) == (True, "5 4 * * *")
+    assert not found["program"]["schedules"][0]["active"], "there is no one program to make"
+    assert found["campaign"]["parameters"] == {"programs": "s3://raw/*", "output": "s3://products", "slots": 1}
+    assert found["campaign"]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+    (step,) = found["campaign"]["pull_steps"]
+    assert step["prefect.deployments.steps.set_working_directory"] == {"directory": "/"}, "no folder is copied"
+
+    with temporary_settings({PREFECT_API_URL: where["PREFECT_API_URL"]}):
+        with pytest.raises(DeploymentError, match="runs kubernetes jobs, not process"):
+            ensure_pool("cluster", "process")
+        assert kind_of_pool("cluster") == "kubernetes"
+        with pytest.raises(DeploymentError, match="there is no work pool elsewhere"):
+            kind_of_pool("elsewhere")
+
+
+def test_an_address_with_credentials_is_refused():
+    with pytest.raises(DeploymentError, match="everybody could read in Prefect's pages") as error:
+        deployments("s3://key:password@raw/1", "s3://products", "0 3 * * *", 1)
+    assert "password@" not in str(error.value)
 
 
 @pytest.fixture(scope="module")
