@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from flows.stage import runs
+from infra.machine import give_memory_back
 from infra.monitoring import one_line_each
 from infra.products.header import ProductError
 from infra.products.image import Image
@@ -59,6 +60,7 @@ def calibrate(
     ProductError
         If one integration alone needs more.
     """
+    give_memory_back()
     nints = file.shape[0]
     block = integrations_at_once(file.shape, memory, file.name)
     if block >= nints:

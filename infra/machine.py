@@ -1,5 +1,7 @@
 """What this machine has, and what this process has of it: cores and memory."""
 
+import ctypes
+import functools
 import os
 import resource
 from contextlib import AbstractContextManager
@@ -32,6 +34,23 @@ def resident_memory() -> int:
     if pages.is_file():
         return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+#: Blocks of memory from this size on are given back when they are free [byte].
+_GIVEN_BACK = 4 * 2**20
+_M_MMAP_THRESHOLD = -3  # its number in malloc.h
+
+
+@functools.cache
+def give_memory_back() -> None:
+    """Arrays that are free go back to the system.
+
+    By default glibc keeps those of up to 32 MB, such as the planes of a full frame, for what may come: a worker held
+    0.54 GiB between two exposures and took 0.97 GiB for the second, where it now holds 0.28 and takes 0.72.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc
+        libc.mallopt(_M_MMAP_THRESHOLD, _GIVEN_BACK)
 
 
 def using(number: int) -> AbstractContextManager[None]:
