@@ -395,6 +395,8 @@ def header_from_start(content: bytes) -> Header | None:
     They do where PRIMARY has no data and SCI is the first extension, as in raw exposures and most products. Whether the
     rest of the file is whole is not known then.
     """
+    if not content.startswith(b"SIMPLE  ="):
+        return None
     stream = io.BytesIO(content)
     try:
         primary = fits.Header.fromfile(stream)
