@@ -4,6 +4,8 @@ There is a node per exposure (stage 1) and per association (stages 2 and 3). A n
 and nothing else: there are no barriers between the stages.
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +20,10 @@ from infra.products.fits import header_from_start
 from infra.products.glance import glance
 from infra.products.header import Header, ProductError
 from infra.products.names import base_of, suffix_of
+from infra.sidecar import FOLDER
 from infra.storage.store import (
     StorageError,
+    exists,
     fetched,
     folder_of,
     is_local,
@@ -38,6 +42,9 @@ GUIDER_TYPES = frozenset("FGS_ID-IMAGE FGS_ID-STACK FGS_ACQ1 FGS_ACQ2 FGS_TRACK 
 
 READERS = 32  # remote files whose headers are read at the same time
 START = 65536  # bytes that hold the headers of PRIMARY and SCI of an exposure, about twice over
+
+#: Names and hashes of the associations that a run generated into its output.
+GENERATED = f"{FOLDER}/associations"
 
 #: Suffix of what a stage 1 pipeline makes.
 SUFFIX = {"detector1": "rate", "dark": "dark", "guider": "cal"}
@@ -112,7 +119,7 @@ def find_exposures(inputs: Sequence[str]) -> tuple[dict[str, str], Mapping[str, 
         else:
             urls |= dict.fromkeys(listing(url, "**/*_uncal.fits*"))
             tables["pool"] += listing(url, "*_pool.csv")
-            tables["asn"] += listing(url, "*_asn.json")
+            tables["asn"] += given_associations(url)
     # The exposures of a pool or association are beside it; the folders that were given are listed already.
     beside = dict.fromkeys(folder_of(url) for url in inputs if url.endswith((".csv", ".json")))
     for folder in beside:
@@ -161,6 +168,23 @@ def header_of_file(url: str) -> Header:
         return glance(path)
 
 
+def given_associations(folder: str) -> list[str]:
+    """The associations in a folder that somebody gave: not those that a run generated there, as long as they are as it
+    wrote them. Where exposures and products share a folder, the next run generates anew for all exposures.
+    """
+    mark = join(folder, GENERATED)
+    generated = json.loads(read_text(mark)) if exists(mark) else {}
+    return [
+        url
+        for url in listing(folder, "*_asn.json")
+        if name_of(url) not in generated or _hash(read_text(url)) != generated[name_of(url)]
+    ]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def gather(
     inputs: Sequence[str], output: str, write: bool = True
 ) -> tuple[dict[str, str], dict[str, Association], dict[str, Header]]:
@@ -178,9 +202,12 @@ def gather(
             pool = make_pool({name_of(url): header for url, header in headers.items()})
         for association in generate(pool):
             url = join(output, association.file_name)
-            if write:
-                write_text(url, association.to_json())
             associations[url] = association
+        if write:
+            for url, association in associations.items():
+                write_text(url, association.to_json())
+            mark = {name_of(url): _hash(association.to_json()) for url, association in associations.items()}
+            write_text(join(output, GENERATED), json.dumps(mark, indent=1))
     return exposures, associations, headers
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from astropy.io import fits
 from small_program import FROM_IMAGES, IMAGE2, IMAGE3, RATES, SPEC2, SPEC3, SmallProgram, made, states, tree
 
 from flows import plan
+from flows.graph import gather
 from flows.program import calibrate, make_plan
 from infra.products.fits import read_fits
 from infra.provenance import code_of
@@ -227,3 +229,16 @@ def test_a_file_that_an_option_names_is_an_input(program, tmp_path):
     scale(mask, 0)
     plan_of_one = make_plan(one, str(tmp_path / "one"), overrides, 1)
     assert plan_of_one["nodes"][0]["reasons"] == ["input changed: the file of clean_flicker_noise.user_mask"]
+
+
+def test_exposures_and_products_may_share_a_folder(program):
+    folder = str(program.folder)
+    first = gather([folder], folder)[1]
+    assert len(first) == 7
+    assert gather([folder], folder)[1] == first, "what a run generated is generated anew, not taken as given"
+    program.uncal(RATES["second"]).unlink()
+    next(program.folder.glob("*_pool.csv")).unlink()
+    assert len(gather([folder], folder, write=False)[1]) == 6
+    (edited,) = (Path(url) for url in first if "image3" in url)
+    edited.write_text(edited.read_text().replace("_cal.fits", "_mine_cal.fits"))
+    assert list(gather([folder], folder, write=False)[1]) == [str(edited)], "an edited one is somebody's"
