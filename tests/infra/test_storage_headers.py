@@ -34,6 +34,7 @@ def test_the_start_of_a_file_tells_the_header_that_the_file_has(tmp_path):
     assert header_from_start(start) == read_header(path)
 
 
+@pytest.mark.filterwarnings("ignore:Unexpected extra padding")  # astropy's first word on a header that is cut
 def test_where_the_start_does_not_tell_it_says_so(tmp_path):
     path = exposure(tmp_path / "a_rate.fits")
     start = path.read_bytes()
