@@ -2,8 +2,10 @@
 
 ``CALWEAVE_PEER_PYTHON=... python tests/benchmarks/bench_full_frame_parity.py [PRESET ...]``. Too large for continuous
 integration, which compares subarrays of the same instruments step by step (``tests/parity``). The bars are those of
-``stage1_parity``: 1e-4 of the pixels. Beside them stand the bars on the truth: the typical ratio of rate and true rate at a
-signal-to-noise ratio above 20, and the width of (rate - true rate) / ERR. Writes ``benchmarks/full_frame_parity.md``.
+``stage1_parity``: 1e-4 of the pixels. Beside them stands the truth: the mean ratio of rate and true rate of stars at a
+signal-to-noise ratio above 20, and the width of (rate - true rate) / ERR. The ratio is chosen by ERR, which is smaller where
+noise made the rate smaller; the bars on the truth are those of ``tests/tasks/test_stage1_truth.py``, on level light.
+Writes ``benchmarks/full_frame_parity.md``.
 """
 
 import os
