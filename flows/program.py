@@ -51,9 +51,9 @@ from infra.observed import ObservedFlow
 from infra.products.header import ProductError
 from infra.provenance import versions
 from infra.references.pack import pack_references
-from infra.sidecar import write_record
+from infra.sidecar import FOLDER, write_record
 from infra.storage.lock import locked
-from infra.storage.store import join, name_of, write_text
+from infra.storage.store import clean, join, name_of, write_text
 
 log = logging.getLogger(__name__)
 
@@ -203,6 +203,9 @@ def calibrate(
         Whether to wait for another run on ``output`` to end, not to fail.
     """
     with locked(output, wait):
+        clean(
+            join(output, FOLDER)
+        )  # a run that makes nothing writes nothing there, and would leave what a killed one left
         return _calibrate(
             inputs, output, overrides or {}, slots, truth, engine, memory, timeout, on_failure, missing_members, verify
         )

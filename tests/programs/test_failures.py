@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from astropy.io import fits
 from rich.console import Console
-from small_program import IMAGE2, IMAGE3, RATES, SmallProgram, states, tree
+from small_program import IMAGE2, IMAGE3, RATES, SmallProgram, made, states, tree
 
 from flows import detector1 as detector1_module
 from flows.program import calibrate, summarise
 from infra import errors
 from infra.observed import ObservedFlow
 from infra.products.fits import read_fits
+from infra.storage.local import PART, machine
 from infra.storage.lock import OutputLocked, locked
 from infra.synthetic.program import write_program
 
@@ -134,6 +135,18 @@ def test_an_exposure_that_changes_while_it_is_read_is_read_again(program, monkey
 def test_two_runs_at_once_on_one_output_are_refused(program):
     with locked(str(program.products)), pytest.raises(OutputLocked, match=str(os.getpid())):
         program.run()
+
+
+def test_what_a_killed_run_left_half_written_is_gone_after_the_next(program):
+    one = [str(program.uncal(RATES["first"]))]
+    calibrate(one, str(program.products), {})
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    for folder in (program.products, program.products / ".calweave"):
+        left = folder / f"{PART}{machine()}-{int(gone.stdout)}-0123abcd"
+        left.mkdir()
+        (left / "half.json").write_text("{")
+    assert made(calibrate(one, str(program.products), {})) == set()
+    assert not list(program.products.rglob(f"{PART}*"))
 
 
 def test_a_node_that_takes_too_long_is_stopped_where_a_process_can_be(program):
