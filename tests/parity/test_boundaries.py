@@ -123,10 +123,10 @@ def both(demo_run, peer, tmp_path_factory) -> Both:
 PLANES = "SCI ERR VAR_POISSON VAR_RNOISE VAR_FLAT"
 
 
-def compare_images(ours: Path, theirs: Path, sigmas: float, planes: str = PLANES, but_for: float = 0.0):
+def compare_images(ours: Path, theirs: Path, sigmas: float, planes: str = PLANES, but_for: float = 0.0, edge: int = 0):
     """The planes are the same: in type, in where they have no value, and in value within ``sigmas`` of the error.
 
-    ``but_for`` is the part of the pixels that may differ by more.
+    ``but_for`` is the part of the pixels that may differ by more, ``edge`` how many at each side are not compared.
     """
     with fits.open(ours) as a, fits.open(theirs) as b:
         assert [hdu.name for hdu in a] == [hdu.name for hdu in b]
@@ -139,6 +139,10 @@ def compare_images(ours: Path, theirs: Path, sigmas: float, planes: str = PLANES
             np.testing.assert_array_equal(np.isfinite(a[name].data), there, err_msg=name)
             scale = error if name in ("SCI", "ERR") else error**2
             there &= np.isfinite(scale)
+            if edge:
+                inner = np.zeros_like(there)
+                inner[edge:-edge, edge:-edge] = True
+                there &= inner
             apart = np.abs(a[name].data - b[name].data)[there] > sigmas * scale[there]
             assert np.mean(apart) <= but_for, name
         if "DQ" in b:
@@ -202,9 +206,10 @@ def test_detector1_takes_our_uncal(both):
 
 
 def test_image2_takes_our_rate(both):
-    for suffix, sigmas in (("cal", 1e-5), ("i2d", 2e-4)):
+    # At the edge of a mosaic the official package drops pixels that lie half outside; ours give what lies inside.
+    for suffix, sigmas, edge in (("cal", 1e-5, 0), ("i2d", 2e-4, 1)):
         pair = both.pair("Image2Pipeline", f"{IMAGE}_{suffix}.fits")
-        compare_images(*pair, sigmas)
+        compare_images(*pair, sigmas, edge=edge)
         compare_cards(*pair, ("PRIMARY", "SCI", "ERR"))
 
 
