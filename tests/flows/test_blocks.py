@@ -65,7 +65,7 @@ def run(exposure, memory, options, folder):
 
 
 @pytest.mark.parametrize("chosen", [{}, CHOSEN], ids=["defaults", "all steps"])
-def test_products_record_and_log_do_not_depend_on_the_blocks(exposure, chosen, tmp_path, caplog):
+def test_products_record_and_log_do_not_depend_on_the_blocks(exposure, chosen, tmp_path, caplog, without_server):
     caplog.set_level(logging.INFO)
     options = Options({name: StepOptions(STEPS[name].options(**values), skip=False) for name, values in chosen.items()})
     whole, recipe, on_disk = run(exposure, None, options, tmp_path)

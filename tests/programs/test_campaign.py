@@ -6,37 +6,11 @@ import shutil
 
 import pytest
 from astropy.io import fits
-from small_program import ALL, EPOCH, RATES, SPEC2, SPEC3, SmallProgram, made, tree
+from small_program import RATES, SPEC2, SPEC3, SmallProgram, tree
 
 from flows.campaign import ProgramsFailed, campaign, find_programs, last_context, new_context
 from infra.products.header import ProductError
 from infra.synthetic.crds_cache import CONTEXT, add_context
-from infra.synthetic.program import write_program
-
-
-@pytest.fixture(scope="module")
-def calibrated(tmp_path_factory) -> SmallProgram:
-    folder = tmp_path_factory.mktemp("campaign")
-    write_program(folder / "program", size=192, ngroups=3, grism_ngroups=3, dithers=2, grism_dithers=1)
-    program = SmallProgram(folder / "program", folder / "products")
-    with pytest.MonkeyPatch.context() as patch:
-        set_environment(patch, program)
-        assert made(program.run()) == ALL
-    return program
-
-
-@pytest.fixture
-def program(calibrated, tmp_path, monkeypatch, without_server) -> SmallProgram:
-    copy = calibrated.copy(tmp_path)
-    set_environment(monkeypatch, copy)
-    return copy
-
-
-def set_environment(patch, program):
-    patch.setenv("SOURCE_DATE_EPOCH", EPOCH)
-    patch.setenv("CRDS_PATH", str(program.crds))
-    for name in ("CRDS_SERVER_URL", "CRDS_CONTEXT"):
-        patch.delenv(name, raising=False)
 
 
 def new_reference(program: SmallProgram, keyword: str, product: str, factor: float | None) -> str:

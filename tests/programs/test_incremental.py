@@ -7,21 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from small_program import FROM_IMAGES, IMAGE2, IMAGE3, RATES, SPEC2, SPEC3, SmallProgram, made, states, tree
+from small_program import FROM_IMAGES, IMAGE2, IMAGE3, RATES, SPEC2, SPEC3, made, states, tree
 
 from flows import plan
 from flows.graph import gather
 from flows.program import calibrate, make_plan
 from infra.products.fits import read_fits
 from infra.provenance import code_of
-
-
-@pytest.fixture
-def program(calibrated, tmp_path, monkeypatch, without_server) -> SmallProgram:
-    """A copy of it to change."""
-    copy = calibrated.copy(tmp_path)
-    copy.set_environment(monkeypatch)
-    return copy
 
 
 def assert_as_clean(program, tmp_path, overrides=None):
