@@ -26,7 +26,7 @@ test: $(VENV)     ## run the tests; with `make peer` before it, those against th
 	CALWEAVE_PEER_PYTHON=$${CALWEAVE_PEER_PYTHON:-$(wildcard $(CURDIR)/.peer/bin/python)} .venv/bin/python -m pytest -q $(TESTS)
 
 ui: $(VENV)       ## start a Prefect server with its pages; runs report to it with PREFECT_API_URL set as it says
-	.venv/bin/prefect server start
+	set -a; . infra/deployments/server.env; .venv/bin/prefect server start
 
 peer: $(PEER)     ## make .peer with the official jwst package, to compare with
 
