@@ -39,9 +39,14 @@ Submit = Callable[[Job], Future]
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
-def pack(job: Job) -> bytes:
+#: What a worker on another machine is told of the environment; paths and credentials are its own.
+OURS = ("CALWEAVE_", "CRDS_CONTEXT", "SOURCE_DATE_EPOCH")
+
+
+def pack(job: Job, far: bool = False) -> bytes:
     """A job as it travels: with the environment of the run, and the Prefect run that it is part of, if there is one."""
-    return cloudpickle.dumps((job, dict(os.environ), serialize_context() if is_observed() else None))
+    environment = {name: value for name, value in os.environ.items() if not far or name.startswith(OURS)}
+    return cloudpickle.dumps((job, environment, serialize_context() if is_observed() else None))
 
 
 def make_there(message: bytes) -> Outcome:
@@ -233,7 +238,9 @@ def dask(address: str | None, slots: int) -> Iterator[Submit]:
 
         def submit(job: Job) -> Future:
             future: Future = Future()
-            there = client.submit(make_there, pack(replace(job, alone=address is None)), pure=False, retries=0)
+            there = client.submit(
+                make_there, pack(replace(job, alone=address is None), address is not None), pure=False, retries=0
+            )
             kept[there] = future
 
             def settle(done: Any) -> None:
