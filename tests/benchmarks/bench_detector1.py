@@ -170,9 +170,8 @@ def make_long(short: Path, path: Path) -> int:
     return times * len(ramp.data)
 
 
-def floor(exposure: Path, output: Path, crds: Path) -> str:
+def floor(exposure: Path, output: Path) -> str:
     """What moving the bytes costs on this machine, whatever is computed."""
-    os.environ["CRDS_PATH"] = str(crds)
     from flows.detector1 import all_steps
     from flows.stage import prepare
     from infra.products.fits import read_header
@@ -220,7 +219,8 @@ def measure(folder: Path, kinds: list[str], repeat: int, peer_repeat: int) -> tu
     for key in kinds:
         kind, home = KINDS[key], folder / key
         if not (home / "crds").exists():
-            kind.make(home)
+            # In a process of its own: the peak memory of a child counts what its parent had when it was started.
+            subprocess.run([sys.executable, __file__, "--make", key, str(home)], check=True)
         exposure, crds = next(home.rglob("*_uncal.fits")), home / "crds"
         with tempfile.TemporaryDirectory() as scratch:
             out = Path(scratch)
@@ -236,7 +236,8 @@ def measure(folder: Path, kinds: list[str], repeat: int, peer_repeat: int) -> tu
             ]
             rates = [path for path in out.iterdir() if "_rate" in path.name and "peer" not in path.name]
             if key == kinds[0]:
-                notes.append(floor(exposure, next(path for path in rates if path.name.endswith("_rate.fits")), crds))
+                rate = next(path for path in rates if path.name.endswith("_rate.fits"))
+                notes.append(run([sys.executable, __file__, "--floor", str(exposure), str(rate)], out, crds).printed)
         cpu, wall = (statistics.median(row[k] for row in warm) for k in (0, 1))
         whole, peak = statistics.median(one.wall for one in colds), max(lives.memory, *(one.memory for one in colds))
         laps = [json.loads(one.printed) for one in peers]
@@ -291,7 +292,8 @@ def measure_long(folder: Path, table: Table, notes: list[str]) -> None:
     path = home / "jw09801002001_04101_00001_nis_uncal.fits"
     home.mkdir(exist_ok=True)
     if not path.exists():
-        make_long(next((folder / STRIP).rglob("*_uncal.fits")), path)
+        short = next((folder / STRIP).rglob("*_uncal.fits"))
+        subprocess.run([sys.executable, __file__, "--make-long", str(short), str(path)], check=True)
     out = home / "out"
     out.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "flows.cli", "stage", "detector1", str(path), "--out", str(out)]
@@ -341,12 +343,22 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=list(KINDS), default=list(KINDS), help="exposures to measure")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--scaling", nargs=2, help=argparse.SUPPRESS)
+    for of_a_process in ("--scaling", "--make", "--make-long", "--floor"):
+        parser.add_argument(of_a_process, nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     logging.disable(logging.WARNING)
     if asked.worker:
         exposure, output, repeat = asked.worker
         print(json.dumps(worker(exposure, output, int(repeat))))
+        return 0
+    if asked.make:
+        KINDS[asked.make[0]].make(Path(asked.make[1]))
+        return 0
+    if asked.make_long:
+        make_long(*map(Path, asked.make_long))
+        return 0
+    if asked.floor:
+        print(floor(*map(Path, asked.floor)))
         return 0
     if asked.scaling:
         print(json.dumps(scaling(*asked.scaling)))
