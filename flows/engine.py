@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from flows.artifacts import tagged
@@ -221,18 +220,6 @@ class _Loop:
         for node in left:
             self.busy.pop(node.name, None)
             self._end(node, Outcome("blocked", error=why))
-
-
-def available_memory() -> float:
-    """Memory that new work may use [bytes]: what the kernel calls available, within the limit of the container."""
-    found = float("inf")
-    table = Path("/proc/meminfo")
-    if table.is_file():
-        found = next(float(line.split()[1]) * 1024 for line in table.read_text().splitlines() if "MemAvailable" in line)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
-        found = min(found, float(limit.read_text()) - float(used.read_text()))
-    return found
 
 
 @contextmanager

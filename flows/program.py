@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from flows.artifacts import ProgramFailed, final_state, follow, show_summary
-from flows.engine import Limits, available_memory, execute, open_engine
+from flows.engine import Limits, execute, open_engine
 from flows.estimate import BASE_MEMORY, estimate, rates, wall_time, work_of
 from flows.graph import Node, expand, find_exposures, gather, pipelines_of
 from flows.making import Job, Outcome, now
@@ -47,6 +47,7 @@ from flows.plan import (
 )
 from flows.stage import Overrides, reftypes_of
 from infra.errors import POLICIES, exit_code_of
+from infra.machine import available_memory
 from infra.observed import ObservedFlow
 from infra.products.header import ProductError
 from infra.provenance import versions

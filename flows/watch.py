@@ -22,7 +22,7 @@ from rich.console import Console
 from associations.association import Association, read_association
 from associations.generator import Options, generate
 from associations.pool import Pool, candidates_of, make_pool, merge_pools, read_pool
-from flows.engine import Limits, available_memory, execute, open_engine
+from flows.engine import Limits, execute, open_engine
 from flows.estimate import BASE_MEMORY, estimate, rates, work_of
 from flows.graph import Node, expand, stage_of
 from flows.making import Outcome, now
@@ -30,6 +30,7 @@ from flows.plan import THERE, MissingMembers, Survey, in_order, survey
 from flows.program import decider, record_run, summarise
 from flows.stage import Overrides
 from infra.errors import one_line
+from infra.machine import available_memory
 from infra.observed import ObservedFlow
 from infra.products.arrivals import Arrivals
 from infra.products.fits import read_header
