@@ -234,7 +234,8 @@ def threads(slots: int) -> Iterator[Submit]:
         yield submit
     else:
         with ThreadPoolExecutor(slots) as pool:
-            yield lambda job: pool.submit(make, job)
+            # In the context of the run: whether a server watches it is said there.
+            yield lambda job: pool.submit(copy_context().run, make, job)
 
 
 def open_engine(name: str, slots: int, timeout: float | None = None) -> AbstractContextManager[Submit]:
