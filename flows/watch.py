@@ -56,8 +56,8 @@ log = logging.getLogger(__name__)
 POOL = "calweave_pool.csv"
 STATE = f"{FOLDER}/watch"
 
-#: Least time between two looks at the folder, and how many times longer than a look it is [s].
-PAUSE, SHARE = 0.5, 10.0
+#: Time between two looks at the folder: least, largest [s], and how many times longer than listing it.
+PAUSE, LONGEST, SHARE = 0.5, 10.0, 10.0
 
 
 @dataclass
@@ -98,6 +98,7 @@ class Watch:
         if clock < self.next_look:
             return ()
         files = stat_folder(self.source)
+        listed = time.monotonic()
         changes = self.arrivals.look(files, clock)
         self._read_pools(files)
         arrived = self._take(changes.arrived)
@@ -105,7 +106,7 @@ class Watch:
         released = self._release(clock)
         nodes = self._nodes(arrived) if arrived or withdrawn or released else ()
         after = time.monotonic()
-        self.next_look = after + max(PAUSE, SHARE * (after - clock))
+        self.next_look = after + min(max(PAUSE, SHARE * (listed - clock)), LONGEST)
         if nodes or self.pending or self.arrivals.unfinished:
             self.last = after
         elif self.stop_after is not None and after - self.last >= self.stop_after:
