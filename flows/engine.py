@@ -22,7 +22,7 @@ from flows.graph import Node
 from flows.making import Job, Outcome, make, make_task, outcome_of
 from flows.workers import EngineError, Submit, dask, processes, work_pool
 from infra.errors import POLICIES
-from infra.observed import is_observed
+from infra.observed import in_flow_run
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ class _Loop:
 @contextmanager
 def threads(slots: int) -> Iterator[Submit]:
     """Threads of this process; those of Prefect's task runner in a run that it watches. The kernels release the GIL."""
-    if is_observed():
+    if in_flow_run():
 
         def submit(job: Job) -> Future:
             with tagged(job.node.name, job.node.reads, job.node.stage):

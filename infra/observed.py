@@ -22,6 +22,11 @@ def is_observed() -> bool:
     return get_current_settings().api.url is not None
 
 
+def in_flow_run() -> bool:
+    """Whether a flow that reports is what calls this: only then can tasks be handed to its runner."""
+    return FlowRunContext.get() is not None
+
+
 def result_of(returned: Any) -> Any:
     """What a flow or task returned, also where Prefect put it into a state, and a failed one; what it raised is raised."""
     data = returned.data if isinstance(returned, State) else returned
