@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from calibration import jit
+
 CODE = """
 import sys, tempfile
 from pathlib import Path
@@ -47,3 +49,25 @@ def compile_in_a_new_process(**environment: str) -> str:
 def test_nothing_is_compiled_on_a_warm_cache():
     compile_in_a_new_process()
     assert compile_in_a_new_process() == "compiled"
+
+
+def test_a_module_gets_new_kernels_when_what_it_imports_changes(tmp_path, monkeypatch):
+    room = tmp_path / "calibration"
+    (room / "ramps").mkdir(parents=True)
+    (room / "dq.py").write_text("SATURATED = 2\n")
+    (room / "other.py").write_text("A = 1\n")
+    (room / "ramps" / "level.py").write_text("from calibration import dq\n")
+    (room / "ramps" / "fit.py").write_text("from calibration.ramps.level import something\n")
+    monkeypatch.setattr(jit, "_ROOM", room)
+    fit = room / "ramps" / "fit.py"
+
+    def digest() -> str:
+        jit.digest_of.cache_clear()
+        jit._imports.cache_clear()
+        return jit.digest_of(fit)
+
+    before = digest()
+    (room / "other.py").write_text("A = 2\n")
+    assert digest() == before
+    (room / "dq.py").write_text("SATURATED = 4\n")
+    assert digest() != before

@@ -8,11 +8,11 @@ import threading
 import uuid
 from pathlib import Path
 
-import numba
 import pytest
 from fault_proxy import CREDENTIALS, at_random, faulty, make_bucket, point_at, s3_process
 from small_program import EPOCH, SmallProgram
 
+from calibration.jit import cache_root
 from infra.storage.store import fetch, publish, stat_folder
 from infra.synthetic.program import write_program
 
@@ -63,7 +63,7 @@ class Watched:
             "SOURCE_DATE_EPOCH": EPOCH,
             "CRDS_PATH": f"{bucket}/crds",
             "XDG_CACHE_HOME": str(folder / "cache"),
-            "CALWEAVE_KERNEL_CACHE": str(Path(numba.config.CACHE_DIR).parent),
+            "CALWEAVE_KERNEL_CACHE": str(cache_root()),
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_API_KEY": API_KEY,
         }
