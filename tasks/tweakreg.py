@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 from calibration import dq
 from calibration.mosaics.tweakreg import Alignment, Fit, Stars, align, align_to_catalog
 from calibration.sources.catalog import segment_positions
-from calibration.sources.detect import estimate_sky, find_segments, find_stars
+from calibration.sources.detect import estimate_sky, find_segments
+from calibration.sources.stars import find_stars
 from calibration.wcs.imaging import footprint, region
 from calibration.wcs.pointing import pointing_of
 from infra.products.image import Image
