@@ -133,9 +133,10 @@ def _stars(image: Image, group: int, options: TweakregOptions) -> Stars:
         )
         x, y, flux = segment_positions(data, segments, mask)
     else:
-        table = find_stars(
+        found = find_stars(
             data,
-            float(np.median(threshold)),
+            # It is smooth.
+            float(np.median(threshold[::4, ::4])),
             mask,
             options.starfinder,
             options.kernel_fwhm,
@@ -146,7 +147,7 @@ def _stars(image: Image, group: int, options: TweakregOptions) -> Stars:
             options.peakmax,
             options.sigma_radius,
         )
-        x, y, flux = (np.asarray(table[column], float) for column in ("x", "y", "flux"))
+        x, y, flux = found.x, found.y, found.flux
     return Stars(x, y, flux, image.wcs, shape, pointing, group, name)
 
 
