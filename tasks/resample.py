@@ -15,7 +15,7 @@ from calibration.mosaics.resample import NOISES, Exposure, drizzle, drizzle_weig
 from calibration.wcs.imaging import LINEAR_KEYWORDS, footprint, region
 from calibration.wcs.mosaic import Orientation, centre_of, fits_keywords, hull, mosaic_wcs, pixel_map, pixel_scale
 from infra.products.header import Header, keywords
-from infra.products.image import Image
+from infra.products.image import Image, in_memory
 from infra.references.content import References
 from tasks.groups import group_exposures
 from tasks.step import step
@@ -159,7 +159,8 @@ def resample(images: tuple[Image, ...] | Image, references: References, options:
 
 
 def _exposures(members: Sequence[Image], grid: Any, options: ResampleOptions) -> Iterator[Exposure]:
-    for image in members:
+    for waiting in members:
+        image = in_memory(waiting, "data", "dq", *NOISES)
         exptime = image.header.get("TMEASURE") or image.header.get("EFFEXPTM") or 1.0
         level = image.header.get("BKGLEVEL")
         data = image.data if level is None or image.header.get("BKGSUB") else image.data - np.float32(level)

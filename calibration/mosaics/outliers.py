@@ -10,13 +10,14 @@ References
 JWST pipeline documentation, "outlier_detection", section "Imaging data". Hack and others 2012, "DrizzlePac Handbook".
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from drizzle.resample import blot_image
 
 from calibration.jit import kernel
+from calibration.strips import map_rows, rows_of
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,18 @@ def _clipped_mean(values: np.ndarray, sigma: float = 3.0, rounds: int = 5) -> fl
     return float(values.mean(dtype=float))
 
 
-def median_image(stack: Sequence[np.ndarray]) -> np.ndarray:
-    """(ny, nx) float32 median of images without their NaN; NaN where all are."""
-    cube = np.stack([np.asarray(plane, np.float32) for plane in stack])
+def median_image(cube: Any) -> np.ndarray:
+    """(ny, nx) float32 median of images (nimages, ny, nx) without their NaN; NaN where all are.
+
+    The cube may be on disk (``infra.products.stored``); then it is read in strips of rows.
+    """
     median = np.empty(cube.shape[1:], np.float32)
-    _median(cube, median)
+
+    def strip(rows: slice) -> None:
+        part, first = rows_of(cube, rows)
+        _median(part[:, rows.start - first : rows.stop - first], median[rows])
+
+    map_rows(strip, cube)
     return median
 
 
@@ -65,21 +73,53 @@ def _median(cube, median):
         for x in range(nx):
             n = 0
             for k in range(nimages):
-                value = cube[k, y, x]
-                if not np.isnan(value):
-                    # Insert in order: there are few.
-                    at = n
-                    while at > 0 and values[at - 1] > value:
-                        values[at] = values[at - 1]
-                        at -= 1
-                    values[at] = value
+                if not np.isnan(cube[k, y, x]):
+                    values[n] = cube[k, y, x]
                     n += 1
             if n == 0:
                 median[y, x] = np.nan
-            elif n % 2:
-                median[y, x] = values[n // 2]
             else:
-                median[y, x] = (values[n // 2 - 1] + values[n // 2]) / np.float32(2)
+                upper = _smallest(values, n, n // 2)
+                if n % 2:
+                    median[y, x] = upper
+                else:
+                    # What is below stands before it, in some order.
+                    lower = values[0]
+                    for k in range(1, n // 2):
+                        lower = max(lower, values[k])
+                    median[y, x] = (lower + upper) / np.float32(2)
+
+
+@kernel
+def _smallest(values, n, rank):
+    """The value of this rank among the first n, which are moved so that no larger one stands before it (Hoare 1961)."""
+    low, high = 0, n - 1
+    while high - low > 16:
+        pivot = values[(low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if rank <= j:
+            high = j
+        elif rank >= i:
+            low = i
+        else:
+            return values[rank]
+    for k in range(low + 1, high + 1):
+        value = values[k]
+        at = k
+        while at > low and values[at - 1] > value:
+            values[at] = values[at - 1]
+            at -= 1
+        values[at] = value
+    return values[rank]
 
 
 def blot(median: np.ndarray, pixmap: np.ndarray) -> np.ndarray:

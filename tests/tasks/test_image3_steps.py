@@ -8,9 +8,10 @@ from astropy.coordinates import SkyCoord
 from imaging_scene import PHOTMJSR, PIXAR_SR, make_scene, write_references
 
 from calibration import dq as bits
-from infra.products.image import read_image
+from infra.products.image import Waiting, in_memory, read_image, write_image
 from infra.references.content import References
 from tasks.outlier_detection import OutlierDetectionOptions, outlier_detection
+from tasks.products import load_later
 from tasks.resample import ResampleOptions, resample
 from tasks.skymatch import SkymatchOptions, skymatch
 from tasks.source_catalog import SourceCatalogOptions, source_catalog
@@ -243,3 +244,25 @@ def test_a_star_is_found_in_a_real_nebula_when_the_background_may_follow_it(shar
     distance = np.hypot(table["xcentroid"] - 47.7, table["ycentroid"] - 23.8)
     assert distance.min() < 1
     assert np.isfinite(table["sky_centroid"].ra.deg).all()
+
+
+def test_images_that_wait_on_disk_give_the_same_products(scene, references, crf, mosaic, tmp_path):
+    waiting = []
+    for image in scene.images:
+        write_image(image, tmp_path / image.header["FILENAME"])
+        waiting.append(load_later(str(tmp_path / image.header["FILENAME"])))
+    assert all(isinstance(image.data, Waiting) for image in waiting)
+    images = tweakreg.fn(tuple(waiting), references, ALIGN)
+    images = skymatch.fn(images, references, SkymatchOptions())
+    images = outlier_detection.fn(images, references, OutlierDetectionOptions())
+    assert all(isinstance(image.data, Waiting) for image in images), "a step kept an image in memory"
+    for image, expected in zip(images, crf, strict=True):
+        planes = in_memory(image)
+        for name in ("data", "err", "dq", "var_poisson", "var_rnoise", "var_flat"):
+            np.testing.assert_array_equal(getattr(planes, name), getattr(expected, name), err_msg=name)
+    again = resample.fn(images, references, ResampleOptions())
+    for name in ("data", "err", "con", "wht", "var_flat"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(mosaic, name), err_msg=name)
+    subtracted = skymatch.fn(tuple(waiting), references, SkymatchOptions(subtract=True))[1]
+    level = np.float32(subtracted.header["BKGLEVEL"])
+    np.testing.assert_array_equal(in_memory(subtracted, "data").data, scene.images[1].data - level)

@@ -60,7 +60,7 @@ def test_shapes_that_differ_are_an_error():
 @given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=3, max_dims=3, max_side=6), elements=VALUES))
 @pytest.mark.filterwarnings("ignore:All-NaN")
 def test_the_median_agrees_with_numpy(cube):
-    np.testing.assert_array_equal(median_image(list(cube)), np.nanmedian(cube, axis=0))
+    np.testing.assert_array_equal(median_image(cube), np.nanmedian(cube, axis=0))
 
 
 def test_pixels_of_low_weight_stay_out_of_the_median():
