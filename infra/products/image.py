@@ -162,7 +162,7 @@ def glance_at_image(path: str | Path, opened: Callable[[], AbstractContextManage
 
 def _image_of(contents: Contents) -> Image:
     data = contents.require("SCI")
-    if data.ndim not in (2, 3):
+    if len(data.shape) not in (2, 3):
         raise ProductError(
             f"{contents.name}: expected an image or one per integration, but SCI has the shape {data.shape}"
         )
