@@ -197,10 +197,10 @@ def pixel_map(source: WCS, shape: tuple[int, int], target: WCS, max_error: float
     def transform(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return target.invert(*source(x, y, with_bounding_box=False), with_bounding_box=False)
 
-    values, _ = sample_map(transform, shape, max_error)
-    mapped = np.stack(list(values), axis=-1)
-    (x0, x1), (y0, y1) = pixel_box(source, shape)
     ny, nx = shape
+    mapped = np.empty((ny, nx, 2))
+    sample_map(transform, shape, max_error, out=np.moveaxis(mapped, -1, 0))
+    (x0, x1), (y0, y1) = pixel_box(source, shape)
     outside_x = (np.arange(nx) < x0) | (np.arange(nx) > x1)
     outside_y = (np.arange(ny) < y0) | (np.arange(ny) > y1)
     mapped[outside_y] = np.nan
