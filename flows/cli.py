@@ -477,7 +477,7 @@ def _start(crds: str | None, verbose: bool, out: str | None, inputs: Sequence[st
 
 def _room(stage: str, memory: float | None) -> dict[str, Any]:
     """What a stage that runs alone may take, as arguments of its flow."""
-    if stage not in ("detector1", "dark"):
+    if stage not in ("detector1", "dark", "image3"):
         return {}
     from flows.blocks import PROGRAM
     from infra.machine import available_memory, cores
