@@ -8,6 +8,7 @@ from infra.monitoring import working_on
 from infra.products.header import ProductError
 from infra.products.image import Image, read_image
 from infra.products.names import rename
+from tasks.assign_mtwcs import assign_mtwcs, is_moving_target
 from tasks.outlier_detection import outlier_detection
 from tasks.products import load, load_later
 from tasks.resample import output_grid, resample
@@ -18,7 +19,8 @@ from tasks.tweakreg import tweakreg
 
 log = logging.getLogger(__name__)
 
-ALL_STEPS = (tweakreg, skymatch, outlier_detection, resample, source_catalog)
+#: The stars are aligned, or the moving target, for which they are trails.
+ALL_STEPS = (assign_mtwcs, tweakreg, skymatch, outlier_detection, resample, source_catalog)
 
 #: So many images are in memory together; of more each is read where it is needed.
 KEPT = 4
@@ -40,7 +42,8 @@ def image3(association: str, output: str, overrides: Overrides | None = None, me
             urls = member_urls(association, product, "science", output)
             images = tuple(load(url, read_image) if len(urls) <= KEPT else load_later(url) for url in urls)
             references, options = prepare(images[0].header, ALL_STEPS, overrides, "image3")
-            images = tweakreg(images, references, options)
+            align = assign_mtwcs if is_moving_target(images[0].header) else tweakreg
+            images = align(images, references, options)
             used = [k for k, image in enumerate(images) if not is_left_out(image)]
             for k in set(range(len(images))) - set(used):
                 log.warning("image3: %s is left out of the mosaic; its _crf is what it was", urls[k].rsplit("/", 1)[-1])
