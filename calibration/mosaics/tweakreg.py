@@ -20,14 +20,15 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from astropy.modeling import Model
+from astropy.modeling.models import AffineTransformation2D, Const1D, Identity, Mapping, RotationSequence3D, Scale
 from gwcs import WCS
-from scipy.linalg import expm
+from gwcs.geometry import CartesianToSpherical, SphericalToCartesian
 from scipy.ndimage import uniform_filter
 from scipy.spatial import cKDTree
-from tweakwcs import JWSTWCSCorrector
 
 from calibration.wcs.imaging import pixel_box
-from calibration.wcs.pointing import Pointing
+from calibration.wcs.pointing import Pointing, v2v3_frame
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ SEARCHED = 1000
 WINDOWS = (3, 9)
 #: What two exposures may be apart after all without being at odds [pixel].
 ODD = 0.3
+
+#: Names of the correction and of the frame behind it, of `tweakwcs`.
+CORRECTION, CORRECTED = "JWST tangent-plane linear correction. v1", "v2v3corr"
 
 _TURN, _GROW = np.array([[0.0, -1.0], [1.0, 0.0]]), np.eye(2)
 _UNITS = tuple(np.outer(a, b) for a in np.eye(2) for b in np.eye(2))
@@ -535,7 +539,7 @@ def _fit_robustly(a: np.ndarray, b: np.ndarray) -> tuple[Map, float]:
         from_a, from_b = a[keep].mean(axis=0), b[keep].mean(axis=0)
         (x, y), (u, v) = (a[keep] - from_a).T, (b[keep] - from_b).T
         angle = np.arctan2(u @ y - v @ x, u @ x + v @ y)
-        matrix = expm(angle * _TURN)
+        matrix = np.cos(angle) * _GROW + np.sin(angle) * _TURN
         to_a = Map(matrix, from_a - matrix @ from_b)
         left = np.hypot(*(a - to_a(b)).T)
         scatter = float(np.median(left[keep]) / np.sqrt(2 * np.log(2)))
@@ -643,8 +647,8 @@ def _solve(
             square = normal.reshape(len(column) * size, -1)
             step = -np.linalg.lstsq(square, gradient.ravel(), rcond=1e-12)[0].reshape(len(column), size)
             for g, k in column.items():
-                matrix = expm(
-                    sum((q / 60 * each for q, each in zip(step[k, 2:], generators, strict=True)), np.zeros((2, 2)))
+                matrix = _exponential(
+                    sum((q / 60 * each for q, each in zip(step[k, 2:], generators, strict=True)), 0 * _GROW)
                 )
                 centre = maps[g](middle[g])
                 maps[g] = Map(matrix, centre + step[k, :2] - matrix @ centre).after(maps[g])
@@ -662,6 +666,11 @@ def _solve(
         stars = np.concatenate([_stars_of(links[pair])[pair.index(g)][keep[pair]] for pair in mine])
         fits[g] = (float(np.sqrt((rest**2).sum(axis=1).mean())), len(np.unique(stars)))
     return maps, fits
+
+
+def _exponential(small: np.ndarray) -> np.ndarray:
+    """Of a matrix of a few milliradians: a rotation then stays one, to 1e-12."""
+    return _GROW + small @ (_GROW + small @ (_GROW + small / 3) / 2)
 
 
 def _stars_of(link: Link) -> tuple[np.ndarray, np.ndarray]:
@@ -741,19 +750,90 @@ def _contradicted(g: int, links: Links, placed: Iterable[int], fit: Fit) -> bool
 
 
 def _correct(image: Stars, plane: Plane, by: Map) -> WCS:
-    """The WCS of an image with a map of the plane in it, as a linear correction in the image's own tangent plane."""
+    """The WCS of an image with a map of the plane in it, as a linear correction in the image's own tangent plane.
+
+    A correction that the WCS has already goes into the new one.
+    """
+    frames = image.wcs.available_frames
+    telescope = next((name for name in ("v2v3vacorr", "v2v3") if name in frames), None)
+    if telescope is None:
+        raise ValueError(
+            f"{image.name}: a WCS with the frame v2v3 is needed to align it, but its frames are {', '.join(frames)}; run "
+            "assign_wcs again"
+        )
     at = image.pointing
-    corrector = JWSTWCSCorrector(image.wcs, {"roll_ref": at.roll_ref, "v2_ref": at.v2_ref, "v3_ref": at.v3_ref})
+    to_sphere, turn, to_plane = _to_tangent_plane(at)
+    to_tangent = to_sphere | turn | to_plane
     box = pixel_box(image.wcs, image.shape)
     x, y = (each.ravel() for each in np.meshgrid(*(np.linspace(*side, 3) for side in box)))
-    sky = image.wcs(x, y, with_bounding_box=False)
-    before = np.transpose(corrector.world_to_tanp(*sky))
-    after = np.transpose(corrector.world_to_tanp(*plane.back(by(plane.to(*sky)))))
+    sky = plane.back(by(plane.to(*image.wcs(x, y, with_bounding_box=False))))
+    steps = image.wcs.pipeline
+    before = np.transpose(to_tangent(*image.wcs.get_transform(frames[0], telescope)(x, y)))
+    after = np.transpose(to_tangent(*steps[-2].transform.inverse(*sky)))
     middle = before.mean(axis=0)
     solution = np.linalg.lstsq(np.column_stack([before - middle, np.ones(len(before))]), after, rcond=None)[0]
     matrix = solution[:2].T
-    corrector.set_correction(matrix, solution[2] - matrix @ middle)
-    return corrector.wcs
+    correction = tangent_correction(at, matrix, solution[2] - matrix @ middle)
+    first = frames.index(telescope)
+    corrected = v2v3_frame(CORRECTED)
+    return WCS(
+        [
+            *((step.frame, step.transform) for step in steps[:first]),
+            (steps[first].frame, correction),
+            (corrected, steps[-2].transform),
+            (steps[-1].frame, None),
+        ],
+        name=image.wcs.name,
+    )
+
+
+def tangent_correction(pointing: Pointing, matrix: np.ndarray, shift: np.ndarray) -> Model:
+    """The model from V2, V3 to corrected ones [arcsec]: linear in the plane that touches the sky at the reference point.
+
+    It has the form and the names of the corrections of `tweakwcs`, by which those who read the files know it.
+
+    Parameters
+    ----------
+    pointing : Pointing
+    matrix : (2, 2)
+    shift : (2,)
+        [rad]
+    """
+    back = np.linalg.inv(matrix)
+    correction, inverse = (
+        _in_tangent_plane(pointing, AffineTransformation2D(linear, translation, name=name))
+        for linear, translation, name in ((matrix, shift, "tp_affine"), (back, -back @ shift, "tp_affine_inv"))
+    )
+    correction.name, inverse.name = CORRECTION, f"Inverse {CORRECTION}"
+    correction.inverse = inverse
+    return correction
+
+
+def _to_tangent_plane(pointing: Pointing) -> tuple[Model, Model, Model]:
+    """From V2, V3 [arcsec] to the unit sphere, turned to the reference point and north, and projected."""
+    arcsec = Scale(1 / 3600, name="arcsec_to_deg_1D")
+    degrees = arcsec & arcsec
+    degrees.name = "arcsec_to_deg_2D"
+    angles = [pointing.v2_ref / 3600, -pointing.v3_ref / 3600, pointing.roll_ref]
+    turn = RotationSequence3D(angles, "zyx", name="det_to_optic_axis")
+    project = (Mapping((0, 1, 2), name="xyz") / Mapping((0, 0, 0), n_inputs=3, name="xxx")) | Mapping(
+        (1, 2), name="xtyt"
+    )
+    project.name = "Cartesian 3D to TAN"
+    return degrees | SphericalToCartesian(name="s2c", wrap_lon_at=180), turn, project
+
+
+def _in_tangent_plane(pointing: Pointing, affine: Model) -> Model:
+    to_sphere, turn, project = _to_tangent_plane(pointing)
+    turn_back = turn.inverse
+    turn_back.name = "optic_axis_to_det"
+    lift = Mapping((0, 0, 1), n_inputs=2, name="xtyt2xyz") | (Const1D(1, name="one") & Identity(2, name="I(2D)"))
+    lift.name = "TAN to cartesian 3D"
+    degree = Scale(3600.0, name="deg_to_arcsec_1D")
+    arcseconds = degree & degree
+    arcseconds.name = "deg_to_arcsec_2D"
+    to_angles = CartesianToSpherical(name="c2s", wrap_lon_at=180)
+    return to_sphere | turn | project | affine | lift | turn_back | to_angles | arcseconds
 
 
 def _judge(image: Stars, wcs: WCS, scatter: tuple[float, int], gap: float, fit: Fit) -> Alignment:
