@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from imaging_scene import ROLL, SCALE, START, distortion, pointing
 
-from calibration.sources.catalog import Plane, measure_sources
+from calibration.sources.catalog import Light, Plane, measure_sources
 from calibration.sources.detect import find_segments
 from calibration.sources.photometry import (
     Apertures,
@@ -110,13 +110,15 @@ WCS = mosaic_wcs(
     Orientation(ROLL, -0.57, -1),
     shape=SHAPE,
 )
-OPTIONS = {"local_bkg_width": 0, "aperture_mask_method": "correct"}
+JANSKY = 0.25
 
 
-def measure(data, err=1e-4, background=0.0):
-    plane = Plane(data, np.full(SHAPE, err), np.full(SHAPE, background), np.zeros(SHAPE, bool), WCS, (50.0, 40.0))
-    found = find_segments(data - background, np.full(SHAPE, 10 * err), plane.mask, 2.0, 10)
-    return measure_sources(plane, found.map, found.smoothed, APERTURES, 1.7, 2.0, (2.0, 1.8), OPTIONS)
+def measure(data, err=1e-4, background=0.0, **light):
+    """``data`` are in Jy per pixel."""
+    data, err, background = ((np.full(SHAPE, one) / JANSKY).astype(np.float32) for one in (data, err, background))
+    plane = Plane(data, err, data - background, ~np.isfinite(err), WCS, (50.0, 40.0), JANSKY)
+    found = find_segments(plane.signal, 10 * err, plane.mask, 2.0, 10)
+    return measure_sources(plane, found, APERTURES, 1.7, Light((2.0, 1.8), 2.0, **light))
 
 
 def test_a_source_is_measured_as_it_was_made():
