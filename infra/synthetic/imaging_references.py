@@ -157,8 +157,9 @@ def _key(to: ImagingReferences, pupil_width: int) -> tuple[list[tuple[str, str]]
 
 def image_apertures(imager: Imager) -> list[tuple[float, float, float, float, float]]:
     """Rows (enclosed fraction, radius, correction, sky radii [pixel]) of a point source in a mosaic."""
-    # The box of a pixel widens the image in the exposure, as a drop, and in the mosaic; the coupling of pixels a little.
-    variances = [(weight, sigma**2 + 3 / 12 + 0.011) for weight, sigma in imager.psf]
+    # The box of a pixel widens the image in the exposure, as a drop, in the mosaic, and in the aperture, which takes a pixel
+    # for even; the coupling of pixels a little.
+    variances = [(weight, sigma**2 + 4 / 12 + 0.011) for weight, sigma in imager.psf]
 
     def enclosed(radius: float) -> float:
         return sum(weight * (1 - np.exp(-0.5 * radius**2 / variance)) for weight, variance in variances)
