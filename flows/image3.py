@@ -5,7 +5,7 @@ from infra.monitoring import working_on
 from infra.products.image import read_image
 from infra.products.names import rename
 from tasks.outlier_detection import outlier_detection
-from tasks.products import load
+from tasks.products import load, load_later
 from tasks.resample import resample
 from tasks.skymatch import skymatch
 from tasks.source_catalog import source_catalog
@@ -13,6 +13,9 @@ from tasks.tweakreg import tweakreg
 
 ON_EXPOSURES = (tweakreg, skymatch, outlier_detection)
 ALL_STEPS = (*ON_EXPOSURES, resample, source_catalog)
+
+#: So many images are in memory together; of more each is read where it is needed.
+KEPT = 4
 
 
 @stage_flow("image3")
@@ -23,7 +26,7 @@ def image3(association: str, output: str, overrides: Overrides | None = None) ->
     for product in asn.products:
         with working_on(product.name):
             urls = member_urls(association, product, "science", output)
-            images = tuple(load(url, read_image) for url in urls)
+            images = tuple(load(url, read_image) if len(urls) <= KEPT else load_later(url) for url in urls)
             references, options = prepare(images[0].header, ALL_STEPS, overrides, "image3")
             for step in ON_EXPOSURES:
                 images = step(images, references, options)

@@ -4,13 +4,16 @@ import warnings
 
 import numpy as np
 import pytest
+from asdf import AsdfFile
 from astropy.coordinates import SkyCoord
 from imaging_scene import PHOTMJSR, PIXAR_SR, make_scene, write_references
 
 from calibration import dq as bits
-from infra.products.image import read_image
+from infra.products.header import ProductError
+from infra.products.image import Waiting, in_memory, read_image, write_image
 from infra.references.content import References
 from tasks.outlier_detection import OutlierDetectionOptions, outlier_detection
+from tasks.products import load_later
 from tasks.resample import ResampleOptions, resample
 from tasks.skymatch import SkymatchOptions, skymatch
 from tasks.source_catalog import SourceCatalogOptions, source_catalog
@@ -243,3 +246,48 @@ def test_a_star_is_found_in_a_real_nebula_when_the_background_may_follow_it(shar
     distance = np.hypot(table["xcentroid"] - 47.7, table["ycentroid"] - 23.8)
     assert distance.min() < 1
     assert np.isfinite(table["sky_centroid"].ra.deg).all()
+
+
+def test_images_that_wait_on_disk_give_the_same_products(scene, references, tmp_path):
+    names = ("data", "err", "dq", "var_poisson", "var_rnoise", "var_flat", "con", "wht")
+    for image in scene.images:
+        write_image(image, tmp_path / image.header["FILENAME"])
+    paths = sorted(map(str, tmp_path.iterdir()))
+    made = {}
+    for load_each in (read_image, load_later):
+        images = tweakreg.fn(tuple(map(load_each, paths)), references, ALIGN)
+        images = skymatch.fn(images, references, SkymatchOptions(subtract=True))
+        images = outlier_detection.fn(images, references, OutlierDetectionOptions())
+        assert all(isinstance(image.data, Waiting) == (load_each is load_later) for image in images)
+        made[load_each] = [*map(in_memory, images), resample.fn(images, references, ResampleOptions())]
+    for waited, expected in zip(made[load_later], made[read_image], strict=True):
+        assert waited.header == expected.header
+        for name in names:
+            np.testing.assert_array_equal(getattr(waited, name), getattr(expected, name), err_msg=name)
+
+
+@pytest.mark.parametrize("form", ["mosaic", "asdf"])
+def test_a_mosaic_on_a_given_grid(crf, references, mosaic, tmp_path, form):
+    path = tmp_path / f"grid.{'fits' if form == 'mosaic' else 'asdf'}"
+    if form == "mosaic":
+        write_image(mosaic, path)
+    else:
+        AsdfFile({"wcs": mosaic.wcs, "pixel_shape": list(mosaic.data.shape[::-1])}).write_to(path)
+    # One exposure alone covers less, but its mosaic is on the whole grid.
+    one = resample.fn(crf[1:2], references, ResampleOptions(output_wcs=str(path), rotation=77.0))
+    assert one.data.shape == mosaic.data.shape
+    for key in ("CRPIX1", "CRPIX2", "CRVAL1", "CRVAL2", "PC1_1", "PIXAR_SR"):
+        assert one.header[key] == pytest.approx(mosaic.header[key], rel=1e-9), key
+    both = np.isfinite(one.data) & np.isfinite(mosaic.data)
+    assert both.mean() > 0.6
+    assert np.median(one.data[both] - mosaic.data[both]) == pytest.approx(0, abs=0.01)
+    (tmp_path / "none.asdf").write_text("#ASDF 1.0.0\n")
+    with pytest.raises(ProductError, match="expected"):
+        resample.fn(crf[:1], references, ResampleOptions(output_wcs=str(tmp_path / "none.asdf")))
+
+
+def test_the_places_of_pixels_can_be_exact(crf, references, mosaic):
+    exact = resample.fn(crf, references, ResampleOptions(pixmap_max_error=0))
+    known = np.isfinite(exact.data) & np.isfinite(mosaic.data)
+    # 1e-3 pixel is allowed, and in a field without much distortion far from used.
+    assert (np.abs(exact.data - mosaic.data)[known] < 1e-3 * exact.err[known]).all()

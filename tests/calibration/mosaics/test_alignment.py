@@ -26,7 +26,8 @@ def stars(group, said=(0.0, 0.0), error=(0.0, 0.0), count=60, noise=0.02, roll=0
     at = pointing(*said)
     wcs = imaging_wcs(at, distortion(), (SIZE, SIZE), (START, START))
     order = np.argsort(-FIELD.flux)[:count]
-    return Stars(x[order], y[order], FIELD.flux[order], wcs, (SIZE, SIZE), at, group, f"image {group}")
+    error = np.full(count, noise)
+    return Stars(x[order], y[order], error, FIELD.flux[order], wcs, (SIZE, SIZE), at, group, f"image {group}")
 
 
 def error_of(alignment, image, real):
@@ -83,14 +84,14 @@ def test_detectors_of_one_exposure_move_together():
 
 def test_all_images_align_to_a_catalog():
     images = [stars(0, error=(0.2, -0.1)), stars(1, (1.2, 0.7), (0.2, -0.1))]
-    found = align_to_catalog(images, FIELD.ra, FIELD.dec, FIT)
+    found = align_to_catalog(images, align(images, FIT), FIELD.ra, FIELD.dec, FIT)
     assert [one.status for one in found] == ["aligned", "aligned"]
     assert error_of(found[0], images[0], pointing(0.2, -0.1)) < 1.5
 
 
 def test_a_short_catalog_is_an_error():
     with pytest.raises(ValueError, match="has 3 stars, but 15 are needed"):
-        align_to_catalog([stars(0)], FIELD.ra[:3], FIELD.dec[:3], FIT)
+        align_to_catalog([stars(0)], align([stars(0)], FIT), FIELD.ra[:3], FIELD.dec[:3], FIT)
 
 
 def test_a_tolerance_that_confuses_stars_is_an_error():

@@ -1,5 +1,7 @@
 """Sky levels: the statistic, and what makes overlapping images equal."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,12 +24,12 @@ def sky(level, seed=1, noise=0.1, stars=60):
 
 def image(level, at=(0, 0), seed=1, **options):
     wcs = imaging_wcs(pointing(*at), distortion(), SHAPE, (START, START))
-    return SkyImage(sky(level, seed, **options), EVERYWHERE, wcs)
+    return SkyImage(lambda: (sky(level, seed, **options), EVERYWHERE), SHAPE, wcs)
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("mode", 0.02), ("median", 0.004), ("midpt", 0.01), ("mean", 0.01)])
 def test_the_level_is_found_under_sources(kind, tolerance):
-    level, npix = sky_level(sky(5.0), EVERYWHERE, SkyStatistic(kind))
+    level, npix = sky_level(sky(5.0).ravel(), SkyStatistic(kind))
     assert level == pytest.approx(5.0, abs=tolerance)
     assert 14_000 < npix < 14_400
 
@@ -38,7 +40,7 @@ def test_the_clipped_mean_agrees_with_the_definition():
     for _ in range(3):
         mean, spread = values.mean(), values.std()
         values = data[(data >= mean - 4 * spread) & (data <= mean + 4 * spread)]
-    level, npix = sky_level(data.astype(np.float32), EVERYWHERE, SkyStatistic("mean", nclip=3))
+    level, npix = sky_level(data.astype(np.float32).ravel(), SkyStatistic("mean", nclip=3))
     assert level == pytest.approx(values.mean(), rel=1e-6)
     assert npix == values.size
 
@@ -48,14 +50,16 @@ def test_pixels_that_are_not_good_or_nan_are_not_looked_at():
     use = EVERYWHERE.copy()
     data[:40], use[:40] = 1000, False
     data[50] = np.nan
-    assert sky_level(data, use, SkyStatistic())[0] == pytest.approx(1.0, abs=0.02)
-    level, npix = sky_level(data, np.zeros(SHAPE, bool), SkyStatistic())
+    one = image(1.0)
+    (level,) = match_skies([replace(one, read=lambda: (data, use))], [[0]], "local")
+    assert level == pytest.approx(1.0, abs=0.02)
+    (level,) = match_skies([replace(one, read=lambda: (data, ~EVERYWHERE))], [[0]], "local")
     assert np.isnan(level)
-    assert npix == 0
+    assert sky_level(np.full(5, np.nan, np.float32), SkyStatistic())[1] == 0
 
 
 def test_a_constant_image_has_its_value():
-    assert sky_level(np.full(SHAPE, 2.5, np.float32), EVERYWHERE, SkyStatistic())[0] == 2.5
+    assert sky_level(np.full(500, 2.5, np.float32), SkyStatistic())[0] == 2.5
 
 
 @given(st.lists(st.floats(0, 3), min_size=4, max_size=4))
@@ -98,11 +102,12 @@ def test_an_image_that_overlaps_none_has_no_matched_level():
 
 
 def test_the_overlap_agrees_with_the_definition():
-    a, b = image(1.0).wcs, image(1.0, (3.0, -2.0)).wcs
+    one, other = image(1.0), image(1.0, (3.0, -2.0))
+    a, b = one.wcs, other.wcs
     x, y = np.meshgrid(np.arange(120.0), np.arange(120.0))
     bx, by = b.invert(*a(x, y), with_bounding_box=False)
     expected = (bx >= -0.5) & (bx <= 119.5) & (by >= -0.5) & (by <= 119.5)
-    covered = covered_by(a, SHAPE, b, SHAPE)
+    covered = covered_by(one, other)
     assert 0.1 < expected.mean() < 0.9
     # Sides are followed by straight lines through eight points each: a pixel at the rim may differ.
     assert (covered != expected).sum() <= 2
