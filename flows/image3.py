@@ -4,6 +4,7 @@ from flows.stage import Overrides, candidate_name, member_urls, open_association
 from infra.monitoring import working_on
 from infra.products.image import read_image
 from infra.products.names import rename
+from tasks.assign_mtwcs import assign_mtwcs, is_moving_target
 from tasks.outlier_detection import outlier_detection
 from tasks.products import load, load_later
 from tasks.resample import resample
@@ -11,8 +12,8 @@ from tasks.skymatch import skymatch
 from tasks.source_catalog import source_catalog
 from tasks.tweakreg import tweakreg
 
-ON_EXPOSURES = (tweakreg, skymatch, outlier_detection)
-ALL_STEPS = (*ON_EXPOSURES, resample, source_catalog)
+#: The stars are aligned, or the moving target, for which they are trails.
+ALL_STEPS = (assign_mtwcs, tweakreg, skymatch, outlier_detection, resample, source_catalog)
 
 #: So many images are in memory together; of more each is read where it is needed.
 KEPT = 4
@@ -28,7 +29,8 @@ def image3(association: str, output: str, overrides: Overrides | None = None) ->
             urls = member_urls(association, product, "science", output)
             images = tuple(load(url, read_image) if len(urls) <= KEPT else load_later(url) for url in urls)
             references, options = prepare(images[0].header, ALL_STEPS, overrides, "image3")
-            for step in ON_EXPOSURES:
+            aligned = assign_mtwcs if is_moving_target(images[0].header) else tweakreg
+            for step in (aligned, skymatch, outlier_detection):
                 images = step(images, references, options)
             for image, url in zip(images, urls, strict=True):
                 name = candidate_name(rename(url, "crf"), asn)

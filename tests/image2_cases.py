@@ -62,6 +62,7 @@ SHORT = NIRCAM | {"DETECTOR": "NRCB1", "CHANNEL": "SHORT", "MODULE": "B", "FILTE
 NIRISS = {"INSTRUME": "NIRISS", "DETECTOR": "NIS", "READPATT": "NISRAPID", "VPARITY": -1, "V3I_YANG": -0.57}
 MIRI = {"INSTRUME": "MIRI", "DETECTOR": "MIRIMAGE", "READPATT": "FASTR1", "VPARITY": -1, "V3I_YANG": 4.45}
 FGS = {"INSTRUME": "FGS", "DETECTOR": "GUIDER2", "READPATT": "FGSRAPID", "VPARITY": 1, "V3I_YANG": 0.2}
+MOVING = {"TARGTYPE": "MOVING"}
 IMAGER = f"{CACHE}/miri/jwst_miri_distortion_0028.asdf"
 OFFSETS = f"{FLT9}/jwst_miri_filteroffset_full_flt9.asdf"
 
@@ -148,7 +149,7 @@ CASES = {
         ),
         Case(
             "fgs_image",
-            FGS | {"SUBARRAY": "FULL", "EXP_TYPE": "FGS_IMAGE"},
+            FGS | MOVING | {"SUBARRAY": "FULL", "EXP_TYPE": "FGS_IMAGE", "MT_RA": 359.981, "MT_DEC": -47.299},
             (64, 96),
             photom=({"photmjsr": 0.8},),
             model="FgsImgPhotomModel",
@@ -156,7 +157,9 @@ CASES = {
         ),
         Case(
             "fgs_focus",
-            FGS | {"DETECTOR": "GUIDER1", "SUBARRAY": "8X8", "EXP_TYPE": "FGS_FOCUS"},
+            FGS
+            | MOVING
+            | {"DETECTOR": "GUIDER1", "SUBARRAY": "8X8", "EXP_TYPE": "FGS_FOCUS", "MT_RA": 359.978, "MT_DEC": -47.302},
             (64, 64),
             (801, 1201),
             photom=({"photmjsr": 0.7},),

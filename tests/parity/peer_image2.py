@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from jwst.assign_mtwcs import AssignMTWcsStep
 from jwst.assign_wcs import AssignWcsStep
 from jwst.background import BackgroundStep
 from jwst.flatfield import FlatFieldStep
@@ -38,6 +39,13 @@ def main(folder: Path) -> None:
             image.save(f"{base}_peer_cal.fits")
         if case["mosaic"]:
             ResampleStep.call(image).save(f"{base}_peer_i2d.fits")
+
+    moving = sorted(folder.glob("fgs_*_peer_cal.fits"))
+    images = AssignMTWcsStep.call([str(path) for path in moving])
+    with images:
+        for k, (image, path) in enumerate(zip(images, moving, strict=True)):
+            write_geometry(image, str(path).replace("_peer_cal.fits", "_moved"))
+            images.shelve(image, k, modify=False)
 
 
 def write_geometry(image, base: str) -> None:

@@ -16,7 +16,9 @@ from image2_cases import CASES, rate_of, references_of
 
 from infra.products.header import keywords
 from infra.products.image import read_image, write_image
+from infra.references.content import References
 from infra.synthetic.crds_cache import write_mappings
+from tasks.assign_mtwcs import assign_mtwcs
 from tasks.assign_wcs import AssignWcsOptions, assign_wcs
 from tasks.background import BackgroundOptions, background
 from tasks.flat_field import flat_field
@@ -147,6 +149,21 @@ def test_combined_backgrounds_agree(folder, ours, name):
     assert (~known).sum() == 1
     np.testing.assert_allclose(one.data[known], two.data[known], rtol=1e-5)
     np.testing.assert_allclose(one.err[known], two.err[known], rtol=1e-5)
+
+
+def test_exposures_of_a_moving_target_agree(folder, ours, shared):
+    names = ["fgs_focus", "fgs_image"]
+    images = tuple(ours[name][1] for name in names)
+    for image, name in zip(assign_mtwcs.fn(images, References({}, "jwst_0001.pmap"), NoOptions()), names, strict=True):
+        theirs = np.load(folder / f"{name}_moved_geometry.npz")
+        found = image.wcs(theirs["x"], theirs["y"], with_bounding_box=False)
+        np.testing.assert_allclose(found, (theirs["ra"], theirs["dec"]), rtol=0, atol=1e-10)
+        info = json.loads((folder / f"{name}_moved_geometry.json").read_text())
+        assert image.header["S_REGION"] == info["wcsinfo"]["s_region"]
+        assert image.header["MT_AVRA"] == pytest.approx(info["wcsinfo"]["mt_avra"], abs=1e-10)
+        assert image.header["MT_AVDEC"] == pytest.approx(info["wcsinfo"]["mt_avdec"], abs=1e-10)
+        assert [list(map(float, side)) for side in image.wcs.bounding_box.bounding_box(order="F")] == info["box"]
+        assert image.header["S_MTWCS"] == "COMPLETE"
 
 
 def test_the_quick_look_of_a_miri_image_agrees(folder, ours, shared):
