@@ -247,18 +247,21 @@ def stage(
 def demo(
     *,
     out: Out = "demo",
+    program: Annotated[
+        str, Parameter(help="what to simulate: niriss-wfss, nircam-imaging or another program of `calweave simulate`")
+    ] = "niriss-wfss",
     size: Annotated[int, Parameter(help="columns and rows of the detector to simulate, up to 2048 [pixel]")] = 1024,
     seed: Annotated[int, Parameter(help="number that the simulated program is drawn from")] = 1,
     workers: Annotated[int, Parameter(help="products made at the same time; 0: one for each core")] = 0,
     verbose: Verbose = False,
 ) -> int:
-    """Simulate a NIRISS WFSS program, calibrate it from raw ramps to spectra, and show the result in report.html."""
+    """Simulate a program, calibrate it from raw ramps to spectra or a mosaic, and show the result in report.html."""
     folder = Path(out).resolve()
     _start(str(folder / "program" / "crds"), verbose, out)
     with console.status("starting"):
         from flows.demo import run_demo
 
-    return run_demo(folder, size, seed, workers or os.cpu_count() or 1, console)
+    return run_demo(folder, program, size, seed, workers or os.cpu_count() or 1, console)
 
 
 Images = Group("Of imaging programs", sort_key=3)
@@ -287,7 +290,8 @@ def simulate(
         list[str] | None, Parameter(group=Images, consume_multiple=True, help="side by side, such as NRCA1 NRCA2")
     ] = None,
     pointing_error: Annotated[
-        float | None, Parameter(group=Images, help="rms in each axis, from exposure to exposure (25) [mas]")
+        float | None,
+        Parameter(group=Images, help="rms in each axis, from exposure to exposure (25; moving-target: 2) [mas]"),
     ] = None,
     sky_offset: Annotated[
         float | None,

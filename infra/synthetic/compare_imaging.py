@@ -49,7 +49,7 @@ class ImagingComparison:
         Usable pixels that particles left more than ``OUTLYING`` sigma too bright, where ``SEEN`` exposures or more see the
         same place, and those that are flagged.
     lost : float
-        Part of the pixels flagged as outliers though no particle hit them or a neighbour.
+        Part of the pixels that are flagged as outliers, of those where no particle hit them or a neighbour, and no star passed.
     """
 
     bright: int
@@ -158,8 +158,10 @@ def _compare_pixels(exposures: dict[str, Image], truth: Path) -> dict[str, Any]:
         compared = _seen_by(image, list(exposures.values()), x, y) >= SEEN
         hits += int(compared.sum())
         removed += int((flagged[y, x] & compared).sum())
-        lost += int((flagged & ~binary_dilation(hit, np.ones((3, 3), bool))).sum())
-        pixels += int(usable.sum())
+        # Stars that pass behind a target are outliers, too.
+        good = ~binary_dilation(hit, np.ones((3, 3), bool)) & (sky | (image.header.get("TARGTYPE") != "MOVING"))
+        lost += int((flagged & good).sum())
+        pixels += int((usable & good).sum())
     return {
         "sky": float(np.std(levels) / np.median(noises)) if levels else np.nan,
         "hits": hits,

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 SERIALS = 10  # numbers of reference files that a detector may use
 REACH = 24.0  # [pixel], side of the square that dithers fill
+POINTING_ERROR, MOVING_ERROR = 25.0, 2.0  # [mas]
 OVERLAP = 0.2  # of two tiles of a mosaic
 MOTION = 18.0 / 3600  # [arcsec/s], of a target that moves
 DIRECTION = 112.0  # [deg], of its motion, north over east
@@ -121,7 +122,7 @@ def write_imaging_program(
     filter_name: str = "",
     detectors: Sequence[str] = (),
     tiles: int = 1,
-    pointing_error: float = 25.0,
+    pointing_error: float | None = None,
     sky_offset: float = 0.02,
 ) -> SyntheticProgram:
     """Simulate a program of direct images and write it into ``folder``.
@@ -146,7 +147,7 @@ def write_imaging_program(
     tiles
         Visits in a row that make a mosaic.
     pointing_error
-        rms in each axis, from exposure to exposure [mas].
+        rms in each axis, from exposure to exposure [mas]; default: 25, or 2 where the target moves: nothing corrects it there.
     sky_offset
         rms of the level of the sky from exposure to exposure, as part of it.
 
@@ -162,6 +163,8 @@ def write_imaging_program(
     imager = PRESETS[preset](filter_name, tuple(detectors))
     moving = preset == "moving-target"
     ngroups = imager.ngroups if ngroups is None else ngroups
+    if pointing_error is None:
+        pointing_error = MOVING_ERROR if moving else POINTING_ERROR
     if ngroups < 2:
         raise ValueError(f"ngroups must be at least 2, not {ngroups}: a slope needs two groups")
     for name, value in (("dithers", dithers), ("tiles", tiles)):
