@@ -49,14 +49,15 @@ OTHERS = {
     for module in "AB"
     for newer in (False, True)
 } | {"P750L": miri_disperser(miri_specwcs()), "P750L straight": miri_disperser(miri_specwcs((150.0, -290.0)))}
-RANGES = {"G": np.array([3.05, 3.6, 4.9]), "P": np.array([4.4, 8.0, 13.6])}
+RANGES = {"G": np.array([3.05, 3.6, 4.8]), "P": np.array([4.4, 8.0, 13.6])}
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_light_of_the_other_instruments_falls_where_the_gwcs_says(name):
     wcs = other_wcs_of(OTHERS[name], 512)
     for order in dispersion_of(wcs).orders:
-        # Without an inverse the class of the file looks t up between 40 places on a line that is slightly bent.
+        # Without an inverse the class of the file looks t up between 40 places on a line that is slightly bent. (Near the
+        # last but one of them it does not interpolate but extrapolates from the end, and is off by up to 27 pixels.)
         assert_same_places(wcs, order, RANGES[name[0]], 5e-3 if "newer" in name else 1e-9)
 
 
