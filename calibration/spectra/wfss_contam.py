@@ -8,8 +8,8 @@ grism exposure has been subtracted on its own.
 The spectrum of a source is taken as flat (the same brightness at all wavelengths of the filter) unless a shape is given;
 `fit_shape` takes one from a cutout.
 
-The trace of a pixel is that of the middle of its source, shifted: over the size of most sources that is exact to a hundredth
-of a pixel (large ones are cut up), and an image of the source is moved along one trace as a whole, instead of each of its
+The trace of a pixel is that of the middle of its source, shifted: over the size of most sources that is exact to a few
+hundredths of a pixel (large ones are cut up), and an image of the source is moved along one trace as a whole, instead of each of its
 pixels along its own. Light is laid on the detector by cubic convolution (Catmull-Rom), which does not widen it; a split
 between the nearest two pixels adds up to a quarter of a pixel squared to the variance of a profile, as much as an
 undersampled one has.
@@ -183,12 +183,17 @@ def add_traces(
     """
     if not scene.source.size:
         return
-    tile = np.stack([scene.source, np.floor(scene.x0 / TILE).astype(int), np.floor(scene.y0 / TILE).astype(int)])
+    first, index = np.unique(scene.source, return_index=True, return_inverse=True)[1:]
+    squares = [
+        np.floor((direct - np.minimum.reduceat(direct, first)[index]) / TILE).astype(int)
+        for direct in (scene.x0, scene.y0)
+    ]
+    tile = np.stack([scene.source, *squares])
     by_tile = np.lexsort(tile[::-1])
     starts = np.flatnonzero(np.any(np.diff(tile[:, by_tile], axis=1, prepend=-1) != 0, axis=0))
     stops = np.append(starts[1:], by_tile.size)
-    for first in range(0, starts.size, CHUNK):
-        begin, end = starts[first : first + CHUNK], stops[first : first + CHUNK]
+    for chunk in range(0, starts.size, CHUNK):
+        begin, end = starts[chunk : chunk + CHUNK], stops[chunk : chunk + CHUNK]
         pixels = by_tile[begin[0] : end[-1]]
         x0, y0, numbers = scene.x0[pixels], scene.y0[pixels], scene.source[by_tile[begin]]
         xc, yc = (np.add.reduceat(direct, begin - begin[0]) / (end - begin) for direct in (x0, y0))

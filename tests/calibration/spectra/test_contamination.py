@@ -103,7 +103,7 @@ def test_a_large_source_is_dispersed_as_pixel_by_pixel(grism):
             image = np.zeros((SIZE, SIZE))
             add_traces(image, (0, 0), scene, dispersion, order, response(dispersion, order))
             truth = by_definition(scene, dispersion, order, response(dispersion, order), (SIZE, SIZE))
-            np.testing.assert_allclose(image, truth, atol=0.01 * truth.max())
+            np.testing.assert_allclose(image, truth, atol=0.02 * truth.max())
             assert truth.any()
 
 
