@@ -1,6 +1,16 @@
 """calwebb_spec2: slopes of a dispersed exposure to calibrated spectra. Built so far: wide field slitless spectroscopy."""
 
-from flows.stage import Overrides, member_urls, open_association, prepare, runs, save, science_url, stage_flow
+from flows.stage import (
+    Overrides,
+    member_urls,
+    open_association,
+    prepare,
+    runs,
+    save,
+    save_side,
+    science_url,
+    stage_flow,
+)
 from infra.monitoring import working_on
 from infra.products.catalog import read_catalog
 from infra.products.header import Header, ProductError
@@ -59,6 +69,7 @@ def spec2(association: str, output: str, overrides: Overrides | None = None) -> 
             direct = load(members["direct_image"][0], read_image)
             segmentation = load(members["segmap"][0], read_segmentation)
             slits = wfss_contam(slits, references, options, direct, segmentation)
+            made += save_side(slits, science, output, references)
             slits = photom(slits, references, options)
             cards = {
                 "SCATFILE": members["sourcecat"],
