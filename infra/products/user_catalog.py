@@ -7,6 +7,7 @@ or sexagesimal text. Only positions are needed.
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -279,7 +280,7 @@ def _number(text: str) -> float:
         return float("nan")
 
 
-def listed(numbers: np.ndarray) -> str:
+def listed(numbers: Sequence[int] | np.ndarray) -> str:
     """Up to ten numbers, and how many more."""
     shown = ", ".join(str(int(number)) for number in numbers[:10])
     return shown + (f" and {len(numbers) - 10} more" if len(numbers) > 10 else "")
