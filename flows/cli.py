@@ -435,6 +435,53 @@ def pack(
     return DONE
 
 
+wfss = App(name="wfss", help="Slitless spectra of a run.", group=prepare)
+app.command(wfss)
+
+
+def _numbers(kind: Any, tokens: Sequence[Any]) -> list[int]:
+    """Numbers with commas between them: 12,57."""
+    words = [word.strip() for token in tokens for word in token.value.split(",") if word.strip()]
+    if not words or not all(word.isdigit() for word in words):
+        raise ValueError(
+            f"expected source numbers such as 12,57, but got {','.join(token.value for token in tokens)!r}"
+        )
+    return [int(word) for word in words]
+
+
+SourceNumbers = Annotated[
+    list[int], Parameter(converter=_numbers, n_tokens=1, negative="", help="numbers in the catalog, such as 12,57")
+]
+
+
+@wfss.command
+def reextract(
+    folder: Annotated[str, Parameter(name="DIR", help="output folder of a run")],
+    /,
+    *,
+    sources: SourceNumbers,
+    out: Annotated[
+        str | None, Parameter(name=["-o", "--out"], help="folder or URL to write; default: DIR/reextracted-NUMBERS")
+    ] = None,
+    parameter: Assignments = (),  # type: ignore[assignment]
+    parameters: ParameterFile = None,
+    crds: Crds = None,
+    workers: Workers = 0,
+    verbose: Verbose = False,
+) -> int:
+    """Make the spectra of a few sources again, by the options of the run and those that are given here.
+
+    The new products, with records and a report.html of their own, go into a folder of their own: those of the run stay.
+    """
+    _start(crds, verbose, out or folder)
+    overrides = _overrides(parameters, parameter)
+    with console.status("starting"):
+        from flows.program import summarise
+        from flows.wfss import reextract
+
+    return summarise(reextract(folder, sources, out, overrides, workers or os.cpu_count() or 1), console)
+
+
 automate = Group("On a schedule", sort_key=3)
 
 Programs = Annotated[
