@@ -62,81 +62,148 @@ class SkyImage:
     wcs: WCS
 
 
-def sky_level(values: np.ndarray, statistic: SkyStatistic) -> tuple[float, int]:
-    """The sky level of some pixels and the number of pixels that it was measured with.
+@dataclass(frozen=True)
+class Pixels:
+    """Some pixels of an image: their ``values`` (n,) float32, and about the same in short.
 
-    Parameters
-    ----------
-    values : (n,) float32
-        NaN is left out.
-    statistic : SkyStatistic
-
-    Returns
-    -------
-    level : float
-        NaN if no pixel can be used.
-    npix : int
+    ``counts`` tells how many have about each of ``places``, which increase: rounded to a thousandth of the noise of the
+    sky, which is as good for what is clipped, and makes a round of clipping cost nothing.
     """
+
+    values: np.ndarray
+    places: np.ndarray
+    counts: np.ndarray
+
+
+@dataclass(frozen=True)
+class Binned:
+    """An image as numbers of fine bins: ``number`` (ny, nx) uint16, from ``low`` on in steps of ``width``.
+
+    `_FAR` is a pixel beyond all bins, `_UNUSED` one that is not good.
+    """
+
+    data: np.ndarray
+    number: np.ndarray
+    low: float
+    width: float
+
+    def within(self, covered: np.ndarray) -> Pixels:
+        """The good pixels where ``covered`` (ny, nx) bool."""
+        counts, values, far = np.zeros(_BINS, np.int64), *np.empty((2, self.data.size), np.float32)
+        n, beyond = _gather(self.data, self.number, covered, counts, values, far)
+        bins = np.flatnonzero(counts)
+        places = np.concatenate([far[:beyond].astype(float), self.low + (bins + 0.5) * self.width])
+        order = np.argsort(places, kind="stable")
+        return Pixels(values[:n], places[order], np.concatenate([np.ones(beyond, np.int64), counts[bins]])[order])
+
+
+#: Bins of an image, and the width of one [sigma of the sky].
+_BINS, _BIN = 20_000, 1e-3
+_FAR, _UNUSED = 65_534, 65_535
+
+
+def bin_image(data: np.ndarray, good: np.ndarray) -> Binned:
+    """An image (ny, nx) float32 in bins around its sky; pixels that are not ``good`` (ny, nx) bool, or NaN, are left out."""
+    step = max(1, data.size // 100_000)
+    some = data.ravel()[::step][good.ravel()[::step]]
+    some = some[np.isfinite(some)]
+    middle, spread = 0.0, 0.0
+    for _ in range(6):
+        if some.size:
+            middle, spread = float(np.median(some)), float(some.std(dtype=float))
+            some = some[np.abs(some - middle) <= 3 * spread]
+    width = _BIN * spread
+    low = middle - 0.5 * _BINS * width
+    number = np.empty(data.shape, np.uint16)
+    _put_into_bins(data, good, low, width, number)
+    return Binned(data, number, low, width)
+
+
+# y = row, x = column
+@kernel
+def _put_into_bins(data, good, low, width, number):
+    """Without a width, all is far."""
+    ny, nx = data.shape
+    for y in range(ny):
+        for x in range(nx):
+            if not good[y, x] or not np.isfinite(data[y, x]):
+                number[y, x] = _UNUSED
+            else:
+                bin = (np.float64(data[y, x]) - low) / width if width > 0 else -1.0
+                number[y, x] = np.uint16(bin) if 0 <= bin < _BINS else _FAR
+
+
+@kernel
+def _gather(data, number, covered, counts, values, far):
+    """Put the good pixels that are covered one after the other, and count them in bins; those that are far apart as well."""
+    ny, nx = data.shape
+    n, beyond = 0, 0
+    for y in range(ny):
+        for x in range(nx):
+            bin = number[y, x]
+            if covered[y, x] and bin != _UNUSED:
+                values[n] = data[y, x]
+                n += 1
+                if bin < _BINS:
+                    counts[bin] += 1
+                else:
+                    far[beyond] = data[y, x]
+                    beyond += 1
+    return n, beyond
+
+
+def sky_level(pixels: Pixels, statistic: SkyStatistic) -> tuple[float, int]:
+    """The sky level of some pixels and the number of pixels that it was measured with; NaN and 0 if there is none."""
+    places, counts = pixels.places, pixels.counts
+    if not len(places):
+        return np.nan, 0
+    origin = places[len(places) // 2]
+    sums = np.zeros((3, len(places) + 1))
+    np.cumsum([counts, counts * (places - origin), counts * (places - origin) ** 2], axis=1, out=sums[:, 1:])
     low, high = statistic.lower, statistic.upper
-    before = -1
+    before = -1.0
     for _ in range(statistic.nclip + 1):
-        npix, mean, spread, least, most = _moments(values, low, high)
-        if npix == 0:
+        first, last = np.searchsorted(places, low, "left"), np.searchsorted(places, high, "right")
+        number, total, squares = sums[:, last] - sums[:, first]
+        if number == 0:
             return np.nan, 0
+        mean = float(origin + total / number)
+        spread = float(np.sqrt(max(squares / number - (total / number) ** 2, 0.0)))
         clip = low, high
-        if npix == before:  # nothing more is clipped
+        if number == before:  # nothing more is clipped
             break
-        before = npix
+        before = number
         low = max(statistic.lower, mean - statistic.lsigma * spread)
         high = min(statistic.upper, mean + statistic.usigma * spread)
+    npix = round(number)
     if statistic.kind == "mean":
         return mean, npix
     if statistic.kind == "median":
-        with np.errstate(invalid="ignore"):
-            return float(np.median(values[(values >= clip[0]) & (values <= clip[1])])), npix
+        return float(np.median(pixels.values[(pixels.values >= clip[0]) & (pixels.values <= clip[1])])), npix
+    # Where a mode has its bins matters: they begin with the least value itself.
+    least, most = _extremes(pixels.values, *clip)
     width = statistic.binwidth * spread
-    if not width > 0 or most - least < width:
+    if not width > 0 or not most - least >= width:
         return mean, npix
     nbins = int((most - least) / width) + 1
-    counts = np.zeros(nbins, np.int64)
-    _histogram(values, least, (most - least) / (nbins - 1), counts)
-    return least + width * (_peak(counts) if statistic.kind == "mode" else _middle(counts)), npix
+    histogram = np.zeros(nbins, np.int64)
+    _histogram(pixels.values, least, (most - least) / (nbins - 1), histogram)
+    return least + width * (_peak(histogram) if statistic.kind == "mode" else _middle(histogram)), npix
 
 
-# k = pixel. Sums about a typical value keep their digits; four at a time do not wait for each other.
+# k = pixel
 @kernel
-def _moments(values, low, high):
-    origin = 0.0
+def _extremes(values, low, high):
+    """The least and the largest of the values from ``low`` to ``high``."""
+    least, most = np.inf, -np.inf
     for k in range(len(values)):
-        if values[k] >= low and values[k] <= high:
-            origin = np.float64(values[k])
-            break
-    n = np.zeros(4, np.int64)
-    total, squares = np.zeros(4), np.zeros(4)
-    least, most = np.full(4, np.inf), np.full(4, -np.inf)
-    last = len(values) // 4 * 4
-    for k in range(0, last, 4):
-        for j in range(4):
-            value = np.float64(values[k + j])
-            if value >= low and value <= high:
-                n[j] += 1
-                total[j] += value - origin
-                squares[j] += (value - origin) ** 2
-                least[j] = min(least[j], value)
-                most[j] = max(most[j], value)
-    for k in range(last, len(values)):
         value = np.float64(values[k])
         if value >= low and value <= high:
-            n[0] += 1
-            total[0] += value - origin
-            squares[0] += (value - origin) ** 2
-            least[0] = min(least[0], value)
-            most[0] = max(most[0], value)
-    count = n.sum()
-    if count == 0:
-        return 0, np.nan, np.nan, np.nan, np.nan
-    mean = total.sum() / count
-    return count, origin + mean, np.sqrt(max(squares.sum() / count - mean * mean, 0.0)), least.min(), most.max()
+            if value < least:
+                least = value
+            if value > most:
+                most = value
+    return least, most
 
 
 @kernel
@@ -231,21 +298,20 @@ def _measure(
     outlines = [_outline(image) for image in images]
     for a, group in enumerate(groups):
         for k in group:
-            data, good = images[k].read()
-            good = good & np.isfinite(data)
+            image = bin_image(*images[k].read())
             if whole:
-                levels[a] = np.fmin(levels[a], sky_level(data[good], statistic)[0])
+                everywhere = np.ones(image.data.shape, np.bool_)
+                levels[a] = np.fmin(levels[a], sky_level(image.within(everywhere), statistic)[0])
             if not in_overlaps:
                 continue
-            values = np.empty(data.size, np.float32)
             polygons = _seen_by(images[k], outlines)
             for b, other in enumerate(groups):
                 if a == b:
                     continue
-                covered = np.zeros(data.shape, np.bool_)
+                covered = np.zeros(image.data.shape, np.bool_)
                 for m in other:
                     fill_polygon(*polygons[m], covered)
-                level, npix = sky_level(values[: _collect(data, good, covered, values)], statistic)
+                level, npix = sky_level(image.within(covered), statistic)
                 if npix:
                     total[a, b] += level * npix
                     count[a, b] += npix
@@ -317,16 +383,3 @@ def fill_polygon(px, py, covered):
             first, last = max(0, int(np.ceil(left))), min(nx - 1, int(np.floor(right)))
             for x in range(first, last + 1):
                 covered[y, x] = True
-
-
-@kernel
-def _collect(data, good, covered, values):
-    """Put the good pixels that are covered one after the other; returns their number."""
-    ny, nx = data.shape
-    n = 0
-    for y in range(ny):
-        for x in range(nx):
-            values[n] = data[y, x]
-            if good[y, x] and covered[y, x]:
-                n += 1
-    return n

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from asdf import AsdfFile
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
 from imaging_scene import PHOTMJSR, PIXAR_SR, make_scene, write_references
 from scipy.ndimage import binary_dilation
 
 from calibration import dq as bits
+from calibration.wcs.mosaic import fits_keywords
 from infra.products.header import ProductError
 from infra.products.image import Waiting, in_memory, read_image, write_image
 from infra.references.content import References
@@ -269,18 +271,22 @@ def test_images_that_wait_on_disk_give_the_same_products(scene, references, tmp_
             np.testing.assert_array_equal(getattr(waited, name), getattr(expected, name), err_msg=name)
 
 
-@pytest.mark.parametrize("form", ["mosaic", "asdf"])
+@pytest.mark.parametrize("form", ["mosaic", "plain", "asdf"])
 def test_a_mosaic_on_a_given_grid(crf, references, mosaic, tmp_path, form):
-    path = tmp_path / f"grid.{'fits' if form == 'mosaic' else 'asdf'}"
+    path = tmp_path / f"grid.{'asdf' if form == 'asdf' else 'fits'}"
     if form == "mosaic":
         write_image(mosaic, path)
+    elif form == "plain":
+        fits.PrimaryHDU(mosaic.data, fits.Header(fits_keywords(mosaic.wcs))).writeto(path)
     else:
         AsdfFile({"wcs": mosaic.wcs, "pixel_shape": list(mosaic.data.shape[::-1])}).write_to(path)
     # One exposure alone covers less, but its mosaic is on the whole grid.
     one = resample.fn(crf[1:2], references, ResampleOptions(output_wcs=str(path), rotation=77.0))
     assert one.data.shape == mosaic.data.shape
-    for key in ("CRPIX1", "CRPIX2", "CRVAL1", "CRVAL2", "PC1_1", "PIXAR_SR"):
+    for key in ("CRPIX1", "CRPIX2", "CRVAL1", "CRVAL2", "PIXAR_SR"):
         assert one.header[key] == pytest.approx(mosaic.header[key], rel=1e-9), key
+    matrix, expected = (each.header["PC1_1"] * each.header["CDELT1"] for each in (one, mosaic))
+    assert matrix == pytest.approx(expected, rel=1e-9)
     both = np.isfinite(one.data) & np.isfinite(mosaic.data)
     assert both.mean() > 0.6
     assert np.median(one.data[both] - mosaic.data[both]) == pytest.approx(0, abs=0.01)
