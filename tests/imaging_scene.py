@@ -71,9 +71,7 @@ class Scene:
     pointings: tuple[Pointing, ...] = field(default_factory=tuple)
 
 
-def make_field(
-    rng: np.random.Generator, size: int, count: int = 45, least: float = 60.0, star: float = 1.1
-) -> Field:
+def make_field(rng: np.random.Generator, size: int, count: int = 45, least: float = 60.0, star: float = 1.1) -> Field:
     """Stars on a jittered grid, so that none blends with another, ``star`` pixels wide; one in four is a galaxy."""
     side = int(np.ceil(np.sqrt(count)))
     width = size / side
