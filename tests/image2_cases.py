@@ -217,8 +217,7 @@ def rate_of(case: Case, references: References, seed: int = 11) -> Image:
     shape = (case.nints, *case.shape) if case.nints else case.shape
     header = _header(case, references)
     if not case.is_calibrated:
-        blank = np.zeros(shape, np.float32)
-        return Image(header, blank, blank, blank.astype(np.uint32), blank, blank)
+        return Image(header, np.zeros(shape, np.float32), None, None)  # type: ignore[arg-type]
     var_poisson = rng.uniform(1e-3, 3e-3, shape).astype(np.float32)
     var_rnoise = rng.uniform(4e-4, 6e-4, shape).astype(np.float32)
     data = (2 + 0.05 * rng.standard_normal(shape)).astype(np.float32)
