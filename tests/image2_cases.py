@@ -176,13 +176,6 @@ CASES = {
             f"{CACHE}/nircam/jwst_nircam_filteroffset_0001.asdf",
         ),
         Case(
-            "nircam_short_full",
-            SHORT | {"SUBARRAY": "FULL", "EXP_TYPE": "NRC_TACQ"},
-            (2048, 2048),
-            (1, 1),
-            "real/products/nrcb1-wcs.asdf",
-        ),
-        Case(
             "niriss_full",
             NIRISS | {"FILTER": "CLEAR", "PUPIL": "F150W", "SUBARRAY": "FULL", "EXP_TYPE": "NIS_FOCUS"},
             (2048, 2048),
@@ -196,15 +189,6 @@ CASES = {
             (1, 1),
             IMAGER,
             f"{CACHE}/miri/jwst_miri_filteroffset_0005.asdf",
-            box=((3.5, 1027.5), (-0.5, 1023.5)),
-        ),
-        Case(
-            "miri_4qpm",
-            MIRI | {"FILTER": "F1065C", "CORONMSK": "4QPM_1065", "SUBARRAY": "MASK1065", "EXP_TYPE": "MIR_4QPM"},
-            (224, 288),
-            (1, 19),
-            IMAGER,
-            f"{FLT9}/jwst_miri_filteroffset_mask1065_flt9.asdf",
             box=((3.5, 1027.5), (-0.5, 1023.5)),
         ),
     )

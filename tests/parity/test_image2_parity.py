@@ -37,7 +37,6 @@ REAL = (
     "jw01288015001_04101_00001_mirimage_i2d.fits",
     "jw01345062001_03101_00001_nrs2_phot.138.1345_933.fits",
     "nis_ami_cal/jw01093012001_03102_00001_nis_cal.fits",
-    "nis_ami_cal/jw01093016001_03104_00001_nis_cal.fits",
     "miri_lrs_wcs.asdf",
     "miriwcs.asdf",
     "mosaic_long_i2d_gwcs.asdf",
