@@ -13,19 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stdatamodels.jwst import datamodels
-from tiny_cache import CONTEXT, write_cache
-from wfss_scene import (
-    FACTOR,
-    PIXEL_AREA,
-    RESPONSE,
-    WAVELENGTHRANGE,
-    WAVES,
-    Place,
-    catalog_of,
-    draw_spectra,
-    wcs_of,
-)
+from tiny_cache import write_cache
+from wfss_scene import Place, catalog_of, draw_spectra, wcs_of, write_model_references
 
 from infra.products.catalog import Catalog, read_catalog, write_catalog
 from infra.products.header import Header
@@ -104,39 +93,13 @@ def write_inputs(folder: Path) -> References:
             )  # fmt: skip
             image = Image(header, data, np.sqrt(var), dq, 0.5 * var, 0.5 * var, 0 * var, wcs=wcs)
             write_image(image, folder / f"jw01234001001_02101_0000{number}_nis_rate.fits")
-    about = {
-        "author": "test", "date": "2023-01-01", "description": "test", "title": "test", "pedigree": "DUMMY",
-        "useafter": "2022-01-01T00:00:00", "telescope": "JWST", "instrument": {"name": "NIRISS", "detector": "NIS"},
-        "exposure": {"type": "NIS_WFSS"},
-    }  # fmt: skip
-    model = datamodels.WavelengthrangeModel(
-        wrange=WAVELENGTHRANGE["wavelengthrange"],
-        extract_orders=WAVELENGTHRANGE["extract_orders"],
-        order=[1],
-        wrange_selector=["F200W"],
-    )
-    model.meta.instance.update(about | {"reftype": "wavelengthrange"})
-    model.save(folder / "wavelengthrange.asdf")
-    n = WAVES.size
-    dtype = datamodels.NisWfssPhotomModel().get_dtype("phot_table")
-    dtype = [(name, dtype[name].base, (n,)) if name in ("wavelength", "relresponse", "reluncertainty") else (name, dtype[name])
-             for name in dtype.names]  # fmt: skip
-    rows = [(grism, "F200W", 1, FACTOR, 0.01, n, WAVES, RESPONSE, 0 * WAVES) for grism in NAMES]
-    photometry = datamodels.NisWfssPhotomModel(phot_table=np.array(rows, dtype))
-    photometry.meta.instance.update(about | {"reftype": "photom"})
-    photometry.meta.photometry.pixelarea_steradians, photometry.meta.photometry.pixelarea_arcsecsq = PIXEL_AREA, 0.0042
-    photometry.save(folder / "photom.fits")
     members = [{"expname": f"jw01234001001_02101_0000{k}_nis_cal.fits", "exptype": "science"} for k in (1, 2, 3)]
     association = {
         "asn_type": "spec3", "asn_rule": "x", "asn_id": "o001", "asn_pool": "none", "program": "01234",
         "products": [{"name": "jw01234-o001_t001_niriss_gr150-f200w", "members": members}],
     }  # fmt: skip
     (folder / "spec3_asn.json").write_text(json.dumps(association))
-    files = {
-        key: str(folder / name)
-        for key, name in (("wavelengthrange", "wavelengthrange.asdf"), ("photom", "photom.fits"))
-    }
-    return References({**files, "area": None, "apcorr": None}, CONTEXT)
+    return write_model_references(folder)
 
 
 @pytest.fixture(scope="module")
