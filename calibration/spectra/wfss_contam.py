@@ -9,9 +9,9 @@ The spectrum of a source is taken as flat (the same brightness at all wavelength
 `fit_shape` takes one from a cutout.
 
 The trace of a pixel is that of the middle of its source, shifted: over the size of most sources that is exact to a few
-hundredths of a pixel (large ones are cut up), and an image of the source is moved along one trace as a whole, instead of each of its
-pixels along its own. Light is laid on the detector by cubic convolution (Catmull-Rom), which does not widen it; a split
-between the nearest two pixels adds up to a quarter of a pixel squared to the variance of a profile, as much as an
+hundredths of a pixel (large ones are cut up), and an image of the source is moved along one trace as a whole, instead of
+each of its pixels along its own. Light is laid on the detector by cubic convolution (Catmull-Rom), which does not widen it;
+a split between the nearest two pixels adds up to a quarter of a pixel squared to the variance of a profile, as much as an
 undersampled one has.
 
 References
