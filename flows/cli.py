@@ -482,6 +482,26 @@ def reextract(
     return summarise(reextract(folder, sources, out, overrides, workers or os.cpu_count() or 1), console)
 
 
+@wfss.command
+def previews(
+    folder: Annotated[str, Parameter(name="DIR", help="output folder of a run")],
+    /,
+    *,
+    sources: SourceNumbers | None = None,
+    brightest: Annotated[int, Parameter(help="how many sources, where --sources names none")] = 100,
+    truth: Annotated[str | None, Parameter(help="folder of truth tables to compare with")] = None,
+    verbose: Verbose = False,
+) -> int:
+    """Draw a preview of each source: direct image, cutouts, neighbours and spectra; sources.html links to them."""
+    _start(None, verbose, folder)
+    with console.status("drawing"):
+        from flows.previews import write_previews
+
+        made = write_previews(folder, sources, brightest, truth)
+    console.print(f"wrote {len(made)} previews; they are on the page {folder.rstrip('/')}/sources.html", soft_wrap=True)
+    return DONE
+
+
 automate = Group("On a schedule", sort_key=3)
 
 Programs = Annotated[
