@@ -2,11 +2,11 @@
 
 ``CALWEAVE_PEER_PYTHON=... python tests/benchmarks/bench_imaging.py [--exposures 4 32] [--folder FOLDER]``, where FOLDER keeps
 the simulated rates (default: a temporary folder). A field of stars and galaxies seen by one detector of NIRCam, dithered;
-``_rate`` in, all products out, with the options of both at their defaults. Each measurement is a process of its own. CPU is user and system time
-with files in and out, the imports apart: of ours in a worker that lives (kernels are compiled and loaded, the median of the
-runs after the first), of the official pipeline the better of two images for image2 and one run for image3. The bars are those
-that the project has set for itself; a bar that is missed makes the exit code 1. Writes ``benchmarks/imaging.md``, and with
-``--readme`` the section of the README.
+``_rate`` in, all products out, with the options of both at their defaults. Each measurement is a process of its own. CPU is
+user and system time with files in and out, the imports apart: of ours in a worker that lives (kernels are compiled and
+loaded, the median of the runs after the first; of the largest mosaic one run), of the official pipeline the better of two
+images for image2 and one run for image3. The bars are those that the project has set for itself; a bar that is missed makes
+the exit code 1. Writes ``benchmarks/imaging.md``, and with ``--readme`` the section of the README.
 """
 
 import argparse
