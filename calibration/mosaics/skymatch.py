@@ -63,158 +63,174 @@ class SkyImage:
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """Some pixels of an image: their ``values`` (n,) float32, and about the same in short.
+class Sorted:
+    """Values (n,) float32 in their order, and sums of blocks of them, so that what lies between two limits is known at once.
 
-    ``counts`` tells how many have about each of ``places``, which increase: rounded to a thousandth of the noise of the
-    sky, which is as good for what is clipped, and makes a round of clipping cost nothing.
+    ``sums`` (3, nblocks + 1) float64: how many there are before each block, and the sums of their distances from ``origin``
+    and of those squared.
     """
 
     values: np.ndarray
-    places: np.ndarray
-    counts: np.ndarray
+    origin: float
+    sums: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray, origin: float | None = None) -> "Sorted":
+        """``values`` in any order."""
+        values = np.sort(values)
+        if origin is None:
+            origin = float(values[len(values) // 2]) if len(values) else 0.0
+        sums = np.zeros((3, len(values) // _BLOCK + 2))
+        _sum_blocks(values, origin, sums)
+        return cls(values, origin, sums)
+
+    def rank(self, limit: float, inclusive: bool = False) -> int:
+        """How many values are below a limit, or at most there."""
+        return _rank(self.values, limit, inclusive)
+
+    def between(self, low: float, high: float) -> np.ndarray:
+        """Number, sum and sum of squares [from the origin] of the values from ``low`` to ``high``."""
+        first, last = self.rank(low), self.rank(high, True)
+        return _sum_to(self.values, self.origin, self.sums, last) - _sum_to(self.values, self.origin, self.sums, first)
 
 
 @dataclass(frozen=True)
-class Binned:
-    """An image as numbers of fine bins: ``number`` (ny, nx) uint16, from ``low`` on in steps of ``width``.
+class Pixels:
+    """Some pixels of an image: those of ``all`` but for those of ``without``, which are among them."""
 
-    `_FAR` is a pixel beyond all bins, `_UNUSED` one that is not good.
+    all: Sorted
+    without: Sorted
+
+    def between(self, low: float, high: float) -> tuple[int, float, float]:
+        """Number, mean and standard deviation of the values from ``low`` to ``high``."""
+        number, total, squares = self.all.between(low, high) - self.without.between(low, high)
+        if number == 0:
+            return 0, np.nan, np.nan
+        mean = total / number
+        return int(number), self.all.origin + mean, float(np.sqrt(max(squares / number - mean**2, 0.0)))
+
+    def rank(self, limit: float, inclusive: bool = False) -> int:
+        """How many values are below a limit, or at most there."""
+        return self.all.rank(limit, inclusive) - self.without.rank(limit, inclusive)
+
+    def at(self, rank: int) -> float:
+        """The value of a rank, from 0 on."""
+        values = self.all.values
+        first, last = rank, min(rank + len(self.without.values), len(values) - 1)
+        while first < last:
+            middle = (first + last) // 2
+            first, last = (first, middle) if self.rank(values[middle], True) > rank else (middle + 1, last)
+        return float(values[first])
+
+
+#: Values in a block.
+_BLOCK = 1024
+
+
+# k = value, b = block
+@kernel
+def _rank(values, limit, inclusive):
+    """By bisection, in float64: NumPy would convert all values first."""
+    first, last = 0, len(values)
+    while first < last:
+        middle = (first + last) // 2
+        if values[middle] < limit or (inclusive and values[middle] == limit):
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@kernel
+def _sum_blocks(values, origin, sums):
+    for b in range(sums.shape[1] - 1):
+        total, squares = 0.0, 0.0
+        last = min((b + 1) * _BLOCK, len(values))
+        for k in range(b * _BLOCK, last):
+            distance = np.float64(values[k]) - origin
+            total += distance
+            squares += distance * distance
+        sums[0, b + 1], sums[1, b + 1], sums[2, b + 1] = last, sums[1, b] + total, sums[2, b] + squares
+
+
+@kernel
+def _sum_to(values, origin, sums, last):
+    """Number, sum and sum of squares of the first ``last`` values."""
+    b = last // _BLOCK
+    total, squares = sums[1, b], sums[2, b]
+    for k in range(b * _BLOCK, last):
+        distance = np.float64(values[k]) - origin
+        total += distance
+        squares += distance * distance
+    return np.array([np.float64(last), total, squares])
+
+
+class ImagePixels:
+    """The good pixels of an image, which are sorted once, for any part of it.
+
+    Most overlaps are all of the image but for a rim: then the rim is looked at, and taken away.
     """
 
-    data: np.ndarray
-    number: np.ndarray
-    low: float
-    width: float
+    def __init__(self, data: np.ndarray, good: np.ndarray) -> None:
+        self._data, self._good = data, good & np.isfinite(data)
+        self._everywhere = Sorted.of(data[self._good])
+        self._none = Sorted.of(np.zeros(0, np.float32), self._everywhere.origin)
+
+    def everywhere(self) -> Pixels:
+        """All of them."""
+        return Pixels(self._everywhere, self._none)
 
     def within(self, covered: np.ndarray) -> Pixels:
-        """The good pixels where ``covered`` (ny, nx) bool."""
-        counts, values, far = np.zeros(_BINS, np.int64), *np.empty((2, self.data.size), np.float32)
-        n, beyond = _gather(self.data, self.number, covered, counts, values, far)
-        bins = np.flatnonzero(counts)
-        places = np.concatenate([far[:beyond].astype(float), self.low + (bins + 0.5) * self.width])
-        order = np.argsort(places, kind="stable")
-        return Pixels(values[:n], places[order], np.concatenate([np.ones(beyond, np.int64), counts[bins]])[order])
-
-
-#: Bins of an image, and the width of one [sigma of the sky].
-_BINS, _BIN = 20_000, 1e-3
-_FAR, _UNUSED = 65_534, 65_535
-
-
-def bin_image(data: np.ndarray, good: np.ndarray) -> Binned:
-    """An image (ny, nx) float32 in bins around its sky; pixels that are not ``good`` (ny, nx) bool, or NaN, are left out."""
-    step = max(1, data.size // 100_000)
-    some = data.ravel()[::step][good.ravel()[::step]]
-    some = some[np.isfinite(some)]
-    middle, spread = 0.0, 0.0
-    for _ in range(6):
-        if some.size:
-            middle, spread = float(np.median(some)), float(some.std(dtype=float))
-            some = some[np.abs(some - middle) <= 3 * spread]
-    width = _BIN * spread
-    low = middle - 0.5 * _BINS * width
-    number = np.empty(data.shape, np.uint16)
-    _put_into_bins(data, good, low, width, number)
-    return Binned(data, number, low, width)
+        """Those where ``covered`` (ny, nx) bool."""
+        mostly = 2 * np.count_nonzero(covered) > covered.size
+        some = np.empty(covered.size, np.float32)
+        some = some[: _gather(self._data, self._good, covered, not mostly, some)]
+        found = Sorted.of(some, self._everywhere.origin)
+        return Pixels(self._everywhere, found) if mostly else Pixels(found, self._none)
 
 
 # y = row, x = column
 @kernel
-def _put_into_bins(data, good, low, width, number):
-    """Without a width, all is far."""
+def _gather(data, good, covered, inside, values):
+    """Put the good pixels that are covered, or those that are not, one after the other; returns how many."""
     ny, nx = data.shape
+    n = 0
     for y in range(ny):
         for x in range(nx):
-            if not good[y, x] or not np.isfinite(data[y, x]):
-                number[y, x] = _UNUSED
-            else:
-                bin = (np.float64(data[y, x]) - low) / width if width > 0 else -1.0
-                number[y, x] = np.uint16(bin) if 0 <= bin < _BINS else _FAR
-
-
-@kernel
-def _gather(data, number, covered, counts, values, far):
-    """Put the good pixels that are covered one after the other, and count them in bins; those that are far apart as well."""
-    ny, nx = data.shape
-    n, beyond = 0, 0
-    for y in range(ny):
-        for x in range(nx):
-            bin = number[y, x]
-            if covered[y, x] and bin != _UNUSED:
+            if covered[y, x] == inside and good[y, x]:
                 values[n] = data[y, x]
                 n += 1
-                if bin < _BINS:
-                    counts[bin] += 1
-                else:
-                    far[beyond] = data[y, x]
-                    beyond += 1
-    return n, beyond
+    return n
 
 
 def sky_level(pixels: Pixels, statistic: SkyStatistic) -> tuple[float, int]:
     """The sky level of some pixels and the number of pixels that it was measured with; NaN and 0 if there is none."""
-    places, counts = pixels.places, pixels.counts
-    if not len(places):
-        return np.nan, 0
-    origin = places[len(places) // 2]
-    sums = np.zeros((3, len(places) + 1))
-    np.cumsum([counts, counts * (places - origin), counts * (places - origin) ** 2], axis=1, out=sums[:, 1:])
     low, high = statistic.lower, statistic.upper
-    before = -1.0
+    before = -1
     for _ in range(statistic.nclip + 1):
-        first, last = np.searchsorted(places, low, "left"), np.searchsorted(places, high, "right")
-        number, total, squares = sums[:, last] - sums[:, first]
-        if number == 0:
+        npix, mean, spread = pixels.between(low, high)
+        if npix == 0:
             return np.nan, 0
-        mean = float(origin + total / number)
-        spread = float(np.sqrt(max(squares / number - (total / number) ** 2, 0.0)))
         clip = low, high
-        if number == before:  # nothing more is clipped
+        if npix == before:  # nothing more is clipped
             break
-        before = number
+        before = npix
         low = max(statistic.lower, mean - statistic.lsigma * spread)
         high = min(statistic.upper, mean + statistic.usigma * spread)
-    npix = round(number)
     if statistic.kind == "mean":
         return mean, npix
+    first = pixels.rank(clip[0])
     if statistic.kind == "median":
-        return float(np.median(pixels.values[(pixels.values >= clip[0]) & (pixels.values <= clip[1])])), npix
-    # Where a mode has its bins matters: they begin with the least value itself.
-    least, most = _extremes(pixels.values, *clip)
+        return (pixels.at(first + (npix - 1) // 2) + pixels.at(first + npix // 2)) / 2, npix
+    least, most = pixels.at(first), pixels.at(first + npix - 1)
     width = statistic.binwidth * spread
-    if not width > 0 or not most - least >= width:
+    if not width > 0 or most - least < width:
         return mean, npix
     nbins = int((most - least) / width) + 1
-    histogram = np.zeros(nbins, np.int64)
-    _histogram(pixels.values, least, (most - least) / (nbins - 1), histogram)
+    # The largest value begins a bin of its own.
+    edges = least + (most - least) / (nbins - 1) * np.arange(nbins)
+    histogram = np.diff([pixels.rank(edge) for edge in edges], append=first + npix)
     return least + width * (_peak(histogram) if statistic.kind == "mode" else _middle(histogram)), npix
-
-
-# k = pixel
-@kernel
-def _extremes(values, low, high):
-    """The least and the largest of the values from ``low`` to ``high``."""
-    least, most = np.inf, -np.inf
-    for k in range(len(values)):
-        value = np.float64(values[k])
-        if value >= low and value <= high:
-            if value < least:
-                least = value
-            if value > most:
-                most = value
-    return least, most
-
-
-@kernel
-def _histogram(values, start, width, counts):
-    """How many of the values from ``start`` on are in each bin; what is beyond the last one is in none."""
-    scale = 1 / width
-    for k in range(len(values)):
-        if values[k] >= start:
-            bin = int((values[k] - start) * scale)
-            if bin < len(counts):
-                counts[bin] += 1
 
 
 def _peak(counts: np.ndarray) -> float:
@@ -298,17 +314,16 @@ def _measure(
     outlines = [_outline(image) for image in images]
     for a, group in enumerate(groups):
         for k in group:
-            image = bin_image(*images[k].read())
+            image = ImagePixels(*images[k].read())
             if whole:
-                everywhere = np.ones(image.data.shape, np.bool_)
-                levels[a] = np.fmin(levels[a], sky_level(image.within(everywhere), statistic)[0])
+                levels[a] = np.fmin(levels[a], sky_level(image.everywhere(), statistic)[0])
             if not in_overlaps:
                 continue
             polygons = _seen_by(images[k], outlines)
             for b, other in enumerate(groups):
                 if a == b:
                     continue
-                covered = np.zeros(image.data.shape, np.bool_)
+                covered = np.zeros(images[k].shape, np.bool_)
                 for m in other:
                     fill_polygon(*polygons[m], covered)
                 level, npix = sky_level(image.within(covered), statistic)
