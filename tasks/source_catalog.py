@@ -59,6 +59,9 @@ def source_catalog(
     apertures = _apertures(header, references, options)
     offset = _vega_offset(header, references)
     uncovered = ~np.isfinite(mosaic.err)
+    if uncovered.all() and np.isfinite(mosaic.data).any():
+        log.warning("source_catalog: the mosaic has no errors (ERR); neither have the fluxes")
+        uncovered = ~np.isfinite(mosaic.data)
     if mosaic.wht is not None:
         uncovered |= mosaic.wht == 0
     sky = estimate_sky(mosaic.data, uncovered, options.bkg_boxsize)
@@ -167,8 +170,8 @@ def _vega_offset(header: Header, references: References) -> float:
         return 0.0
     table = tree["abvega_offset"]
     selector = _selector(header, None)
-    if header["INSTRUME"] == "FGS":
-        selector = {"detector": header["DETECTOR"]}
+    if header.require("INSTRUME") == "FGS":
+        selector = {"detector": header.require("DETECTOR")}
     rows = np.flatnonzero(_matching(table, selector))
     if len(rows) != 1:
         raise ReferenceNotFound(
@@ -184,8 +187,8 @@ def _selector(header: Header, miri: str | None) -> dict[str, Any]:
     if instrument == "FGS":
         return {}
     if instrument == "MIRI":
-        return {"filter": header["FILTER"]} | ({"subarray": header["SUBARRAY"]} if miri else {})
-    return {"filter": header["FILTER"], "pupil": header["PUPIL"]}
+        return {"filter": header.require("FILTER")} | ({"subarray": header.require("SUBARRAY")} if miri else {})
+    return {"filter": header.require("FILTER"), "pupil": header.require("PUPIL")}
 
 
 def _matching(table: Any, selector: dict[str, Any]) -> np.ndarray:

@@ -16,7 +16,7 @@ from photutils.segmentation import SegmentationImage, SourceCatalog
 
 from calibration.jit import kernel
 from calibration.sources.detect import Segments
-from calibration.sources.isophotes import Isophotes, measure_isophotes, measure_kron
+from calibration.sources.isophotes import Isophotes, measure_circles, measure_isophotes, measure_kron
 from calibration.sources.photometry import (
     Apertures,
     ab_magnitudes,
@@ -177,12 +177,24 @@ def measure_sources(plane: Plane, segments: Segments, apertures: Apertures, vega
         text = f"{'lower' if name[0] == 'l' else 'upper'}-{'left' if name[1] == 'l' else 'right'}"
         corner = _to_sky(plane.wcs, at_x - 0.5, at_y - 0.5)
         add(f"sky_bbox_{name}", corner, f"Sky coordinate of the {text} corner of the bounding box of the source")
-    add("kron_flux", jansky * kron.flux, "Flux in the Kron ellipse", ".6e", units.Jy)
-    add("kron_flux_err", jansky * kron.flux_err, "Flux error in the Kron ellipse", ".6e", units.Jy)
-    magnitude, error = ab_magnitudes(jansky * kron.flux, jansky * kron.flux_err)
-    for system, offset in (("AB", 0.0), ("Vega", vega_offset)):
-        add(f"kron_{system.lower()}mag", magnitude - offset, f"Kron {system} magnitude", ".6f")
-        add(f"kron_{system.lower()}mag_err", error, f"Kron {system} magnitude error", ".6f")
+    alone = ring_background(plane.signal, x, y, apertures.sky_inner, apertures.sky_outer, segments.labels)[0]
+    alone = np.nan_to_num(alone)
+    star = measure_circles(plane.signal, plane.err, segments.labels, plane.mask, x, y, apertures.radii[-1], alone)
+    whole = [
+        jansky * np.where(extended, one, apertures.corrections[-1] * other)
+        for one, other in zip((kron.flux, kron.flux_err), star, strict=True)
+    ]
+    texts = {
+        "kron": ("in the Kron ellipse", [jansky * kron.flux, jansky * kron.flux_err]),
+        "total": ("of all light without the neighbours: largest aperture corrected, Kron ellipse if extended", whole),
+    }
+    for name, (text, (value, error)) in texts.items():
+        add(f"{name}_flux", value, f"Flux {text}", ".6e", units.Jy)
+        add(f"{name}_flux_err", error, f"Flux error {text}", ".6e", units.Jy)
+        magnitude, error = ab_magnitudes(value, error)
+        for system, offset in (("AB", 0.0), ("Vega", vega_offset)):
+            add(f"{name}_{system.lower()}mag", magnitude - offset, f"{system} magnitude {text}", ".6f")
+            add(f"{name}_{system.lower()}mag_err", error, f"{system} magnitude error {text}", ".6f")
     add("kron_radius", kron.radius, "Semi-major axis of the Kron ellipse", ".4f", units.pix)
     add("flags", _flags(plane, segments, found, apertures.radii[-1]), FLAGS)
     table.meta["aperture_params"] = {

@@ -1,4 +1,4 @@
-"""Measure sources by the pixels that belong to them: light, centroid, shape, box; and in the ellipse of Kron.
+"""Measure sources by the map of them: light, centroid, shape, box; and in ellipses and circles without the neighbours.
 
 Centroid and second moments are those of the smoothed image, as in SExtractor (Bertin and Arnouts 1996, A&AS 117, 393):
 its negative pixels count as 0, and a source thinner than a pixel gets the variance of one, 1/12. All sources are measured
@@ -265,6 +265,65 @@ def _kron(data, err, labels, mask, x, y, major, minor, orientation, params, neig
             result[0, s], result[1, s] = flux, np.sqrt(variance)
 
 
+def measure_circles(
+    data: np.ndarray,
+    err: np.ndarray,
+    labels: np.ndarray,
+    mask: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    radius: float,
+    sky: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The light in a circle around each source as if it were alone and whole, and its error: (nsources,).
+
+    For a pixel of another source, without data, or beyond the edge stands the one on the other side of the centre. Where
+    there is none, another source counts as dark, and a pixel without data makes the light unknown (NaN).
+
+    Parameters
+    ----------
+    data, err : (ny, nx) float32
+        Background subtracted, and its standard deviation.
+    labels : (ny, nx) int32
+        Source ``s`` has the label ``s + 1``.
+    mask : (ny, nx) bool
+        Pixels without data.
+    x, y : (nsources,) float
+        Zero-based pixel.
+    radius : float
+        [pixel]
+    sky : (nsources,)
+        What is left of the background around each source, per pixel.
+    """
+    flux, variance = np.full((2, len(x)), np.nan)
+    _circle(data, err, labels, mask, x, y, radius, sky, flux, variance)
+    return flux, np.sqrt(variance)
+
+
+# s = source, j = row, i = column
+@kernel
+def _circle(data, err, labels, mask, x, y, radius, sky, flux, variance):
+    ny, nx = data.shape
+    for s in range(len(x)):
+        if not (np.isfinite(x[s]) and np.isfinite(y[s])):
+            continue
+        light, noise = 0.0, 0.0
+        for j in range(int(np.ceil(y[s] - radius - 0.5)), int(np.floor(y[s] + radius + 0.5)) + 1):
+            for i in range(int(np.ceil(x[s] - radius - 0.5)), int(np.floor(x[s] + radius + 0.5)) + 1):
+                share = _share(i - x[s], j - y[s], 1.0, 0.0, 1.0, radius)
+                if share <= 0:
+                    continue
+                good = 0 <= j < ny and 0 <= i < nx and not mask[j, i] and np.isfinite(data[j, i])
+                other = good and labels[j, i] != 0 and labels[j, i] != s + 1
+                at = (j, i) if good and not other else _opposite(data, labels, mask, s + 1, x[s], y[s], j, i)
+                if at[0] >= 0:
+                    light += share * (data[at] - sky[s])
+                    noise += share * err[at] ** 2
+                elif not other:
+                    light = np.nan
+        flux[s], variance[s] = light, noise
+
+
 @kernel
 def _seen(data, labels, mask, own, x, y, j, i, neighbours):
     """The pixel that stands for this one: itself, or the one on the other side of the centre; -1 if neither is good."""
@@ -273,6 +332,12 @@ def _seen(data, labels, mask, own, x, y, j, i, neighbours):
         return j, i
     if neighbours == 1:
         return -1, -1
+    return _opposite(data, labels, mask, own, x, y, j, i)
+
+
+@kernel
+def _opposite(data, labels, mask, own, x, y, j, i):
+    """The pixel on the other side of the centre, if it has data and is of no other source; else -1."""
     ny, nx = data.shape
     j, i = int(np.floor(2 * y - j + 0.5)), int(np.floor(2 * x - i + 0.5))
     if j < 0 or i < 0 or j >= ny or i >= nx or mask[j, i] or not np.isfinite(data[j, i]):

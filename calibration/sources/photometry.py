@@ -44,7 +44,9 @@ class Apertures:
     sky_outer: float
 
 
-def ring_background(data: np.ndarray, x: np.ndarray, y: np.ndarray, inner: float, outer: float) -> np.ndarray:
+def ring_background(
+    data: np.ndarray, x: np.ndarray, y: np.ndarray, inner: float, outer: float, labels: np.ndarray | None = None
+) -> np.ndarray:
     """The median in a ring around each source, without outliers (3 sigma, at most five rounds), and its standard error.
 
     Parameters
@@ -55,6 +57,8 @@ def ring_background(data: np.ndarray, x: np.ndarray, y: np.ndarray, inner: float
         Zero-based pixel.
     inner, outer : float
         A pixel belongs to the ring if its centre does [pixel].
+    labels : (ny, nx) int32, optional
+        Pixels of sources, not 0, do not belong to a ring.
 
     Returns
     -------
@@ -62,13 +66,14 @@ def ring_background(data: np.ndarray, x: np.ndarray, y: np.ndarray, inner: float
         Median per pixel and its error, sqrt(pi / 2n) sigma; NaN where the ring has no data.
     """
     result = np.full((2, len(x)), np.nan)
-    _ring(data, np.asarray(x, float), np.asarray(y, float), inner, outer, result)
+    sources = np.zeros((0, 0), np.int32) if labels is None else labels
+    _ring(data, sources, np.asarray(x, float), np.asarray(y, float), inner, outer, result)
     return result
 
 
 # s = source, j = row, i = column
 @kernel
-def _ring(data, x, y, inner, outer, result):
+def _ring(data, labels, x, y, inner, outer, result):
     ny, nx = data.shape
     side = 2 * int(outer) + 3
     values = np.empty(side * side)
@@ -79,7 +84,8 @@ def _ring(data, x, y, inner, outer, result):
         for j in range(max(0, int(y[s] - outer)), min(ny, int(y[s] + outer) + 2)):
             for i in range(max(0, int(x[s] - outer)), min(nx, int(x[s] + outer) + 2)):
                 r2 = (i - x[s]) ** 2 + (j - y[s]) ** 2
-                if r2 < outer * outer and r2 >= inner * inner and np.isfinite(data[j, i]):
+                free = labels.size == 0 or labels[j, i] == 0
+                if r2 < outer * outer and r2 >= inner * inner and np.isfinite(data[j, i]) and free:
                     values[n] = data[j, i]
                     n += 1
         for _ in range(5):
