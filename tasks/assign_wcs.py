@@ -64,6 +64,10 @@ def assign_wcs(image: Image, references: References, options: AssignWcsOptions) 
     wcs = imaging_wcs(pointing_of(header), distortion, shape, (area.xstart, area.ystart), offset)
     cards: dict[str, Any] = {}
     if options.sip_approx:
+        if exp_type == "MIR_WFSS":
+            # As the official package: the distortion of MIRI has no better inverse.
+            loose = max(options.sip_max_inv_pix_error, 0.02)
+            options = options.model_copy(update={"sip_max_inv_pix_error": loose})
         cards |= sip_cards(image, wcs, options)
     if exp_type in _GRISM:
         wcs, axis = disperse(header, wcs, references)
