@@ -98,7 +98,7 @@ def test_a_long_comment_is_cut_and_not_warned_about(tmp_path):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.uint16, np.uint32, np.int16])
 def test_the_header_of_an_image_is_the_one_that_the_library_writes(tmp_path, shape, dtype):
     cards = [
-        ("SLTNAME", "7", "name of the slit"), ("SRCXPOS", 1e-7, "c" * 47), ("LONG", "x" * 150, "continued"),
+        ("SLTNAME", "7", "name of the slit"), ("SRCXPOS", 1e-7, "c" * 47), ("LONG", "x" * 150),
         ("", "a remark"), ("ONE", 1, ""), ("TRUE", True, ""), ("FLOAT", 1.0), ("NOTHING", None, "not known"),
     ]  # fmt: skip
     write_fits(tmp_path / "a.fits", "ImageModel", HEADER, [Hdu("WEIGHT", np.zeros(shape, dtype), 700, cards)])
