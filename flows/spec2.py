@@ -11,14 +11,15 @@ from tasks.extract_1d import extract_1d
 from tasks.extract_2d import extract_2d
 from tasks.field import require_brightness, tell_filters
 from tasks.flat_field import flat_field
+from tasks.pathloss import pathloss
 from tasks.photom import photom
 from tasks.products import load
 from tasks.srctype import srctype
 from tasks.wfss_contam import wfss_contam
 
-ALL_STEPS = (assign_wcs, background, flat_field, extract_2d, srctype, wfss_contam, photom, extract_1d)
+ALL_STEPS = (assign_wcs, background, flat_field, extract_2d, srctype, pathloss, wfss_contam, photom, extract_1d)
 
-WFSS_TYPES = frozenset("NIS_WFSS NRC_WFSS".split())
+WFSS_TYPES = frozenset("MIR_WFSS NIS_WFSS NRC_WFSS".split())
 
 
 @stage_flow("spec2")
@@ -41,6 +42,8 @@ def spec2(association: str, output: str, overrides: Overrides | None = None) -> 
             image = flat_field(image, references, options)
             slits = extract_2d(image, references, options, field.catalog)
             slits = srctype(slits, references, options)
+            if slits.header["EXP_TYPE"] == "MIR_WFSS":
+                slits = pathloss(slits, references, options)
             if runs("wfss_contam", options):
                 require_brightness(field, image.header)
             slits = wfss_contam(slits, references, options, field.direct, field.segmentation)

@@ -60,6 +60,10 @@ def assign_wcs(image: Image, references: References, options: AssignWcsOptions) 
     wcs = direct_wcs(header, shape, references)
     cards: dict[str, Any] = {}
     if options.sip_approx:
+        if exp_type == "MIR_WFSS":
+            # As the official package: the distortion of MIRI has no better inverse.
+            loose = max(options.sip_max_inv_pix_error, 0.02)
+            options = options.model_copy(update={"sip_max_inv_pix_error": loose})
         cards |= sip_cards(image, wcs, options)
     if exp_type in _GRISM:
         wcs, axis = disperse(header, wcs, references)
