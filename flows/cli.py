@@ -350,6 +350,7 @@ def simulate(
 def steps(name: Annotated[str | None, Parameter(help="one step; default: a list of all")] = None, /) -> int:
     """List the calibration steps, or one step's options with their defaults, bounds and meaning."""
     from tasks.options import all_steps, require_step
+    from tasks.step import PIPELINES
 
     table = Table(box=None, pad_edge=False)
     if name is None:
@@ -358,12 +359,17 @@ def steps(name: Annotated[str | None, Parameter(help="one step; default: a list 
         for step in all_steps().values():
             table.add_row(step.name, "yes" if step.default else "no", step.description)
     else:
-        step = require_step(name)
-        print(f"{step.name}: {step.description}\n")
+        if name in PIPELINES:
+            options, description = PIPELINES[name], PIPELINES[name].__doc__
+        else:
+            step = require_step(name)
+            options, description = step.options, step.description
+        print(f"{name}: {description}\n")
         for heading in ("option", "default", "meaning"):
             table.add_column(heading)
-        table.add_row("skip", str(not step.default).lower(), "leave the step out")
-        for option, field in step.options.model_fields.items():
+        if name not in PIPELINES:
+            table.add_row("skip", str(not step.default).lower(), "leave the step out")
+        for option, field in options.model_fields.items():
             signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
             bounds = [
                 f"{sign} {getattr(m, key)}" for m in field.metadata for key, sign in signs.items() if hasattr(m, key)

@@ -74,13 +74,18 @@ def make_plan(
     product: str | None = None,
 ) -> dict[str, Any]:
     """What a run of these inputs would do, or of that only what ``product`` needs: nothing is written or fetched."""
-    exposures, associations, headers = gather(inputs, output, write=False)
+    exposures, associations, headers = gather(inputs, output, write=False, own_catalog=has_catalog(overrides))
     scene = survey(expand(exposures, associations), associations, headers, output, overrides, verify=verify)
     verdicts = plan(scene)
     if product is not None:
         wanted = upstream_of(scene, product)
         verdicts = {name: verdict for name, verdict in verdicts.items() if name in wanted}
     return describe(scene, verdicts, slots)
+
+
+def has_catalog(overrides: Overrides) -> bool:
+    """Whether spectra are cut by a catalog of the user's own."""
+    return bool(overrides.get("spec2", {}).get("catalog"))
 
 
 def describe(scene: Survey, verdicts: Mapping[str, Verdict], slots: int) -> dict[str, Any]:
@@ -226,7 +231,7 @@ def _calibrate(
     verify: bool,
 ) -> dict[str, Any]:
     begun = now(), time.monotonic()
-    exposures, associations, headers = gather(inputs, output)
+    exposures, associations, headers = gather(inputs, output, own_catalog=has_catalog(overrides))
     nodes = expand(exposures, associations)
     scene = survey(nodes, associations, headers, output, overrides, fetch=True, verify=verify)
     record = make_stale(scene, inputs, begun, slots, truth, engine, memory, timeout, on_failure, missing_members)

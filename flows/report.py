@@ -398,7 +398,7 @@ def _mosaic(mosaic: Mosaic, sources: Sequence[Source], drawn: set, truth: Truth 
         legend.append(f'<li class="missed"><span></span>true source, not found ({len(missed)})</li>')
     header = mosaic.entry.header
     return (
-        f'<figure class="mosaic"><figcaption>{_name(mosaic.entry.name)} {escape(optics_of(header))}. '
+        f'<figure class="mosaic"><figcaption>{_name(mosaic.entry.name)}{escape(f" {optics_of(header)}".rstrip())}. '
         f"{mosaic.data.shape[1]} × {mosaic.data.shape[0]} pixels, asinh stretch "
         f"{_stretch(picture, mosaic.entry.unit)}.</figcaption>"
         '<p class="tools"><label><input type="checkbox" class="marks" checked> Marks</label>'

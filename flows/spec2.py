@@ -50,8 +50,8 @@ def spec2(association: str, output: str, overrides: Overrides | None = None) -> 
             made += save_side(slits, science, output, references)
             slits = photom(slits, references, options)
             slits = slits.with_(header=slits.header.set(field.cards))
-            made += save_derived(field, product, output, references, asn)
             made.append(save(slits, output, f"{product.name}_cal.fits", references, asn))
+            made += save_derived(field, product, output, references, asn)
 
             if runs("extract_1d", options):
                 spectra = extract_1d(slits, references, options)

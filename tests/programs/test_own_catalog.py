@@ -1,10 +1,12 @@
 """A program calibrated with a catalog of the user's own: its numbers to the end, and what is made anew when it changes."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
-from small_program import SPEC2, SPEC3, made
+from small_program import RATES, SPEC2, SPEC3, made
 
 from calibration.wcs.mosaic import fits_keywords
 from flows.program import make_plan
@@ -67,6 +69,16 @@ def test_numbers_run_from_the_users_catalog_to_the_combined_spectra(program, own
     # Without it, image3's catalog is back, and what was derived of the other is gone.
     assert made(program.run()) == SPECTRA
     assert not list(program.products.glob("*_nis_cat.ecsv"))
+
+
+def test_grism_exposures_without_a_direct_image_need_only_the_users_catalog(program, own, tmp_path):
+    inputs = [str(program.uncal(RATES[grism])) for grism in SPEC2]
+
+    def stages(overrides):
+        return Counter(node["stage"] for node in make_plan(inputs, str(tmp_path / "alone"), overrides, 1)["nodes"])
+
+    assert stages({}) == {"detector1": 2, "spec3": 2}
+    assert stages({"spec2": own}) == {"detector1": 2, "spec2": 2, "spec3": 2}
 
 
 def test_a_catalog_that_is_not_there_stops_the_spectra_by_name(program, own):
