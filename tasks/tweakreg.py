@@ -17,7 +17,7 @@ from calibration.sources.detect import estimate_sky, find_segments
 from calibration.sources.stars import find_stars
 from calibration.wcs.imaging import footprint, region
 from calibration.wcs.pointing import pointing_of
-from infra.products.image import Image
+from infra.products.image import Image, in_memory
 from infra.references.content import References
 from tasks.assign_wcs import AssignWcsOptions, sip_cards
 from tasks.groups import group_exposures
@@ -128,6 +128,7 @@ def _report(name: str, one: Alignment) -> None:
 
 def _stars(image: Image, group: int, options: TweakregOptions) -> Stars:
     name = str(image.header.get("FILENAME", f"image {group + 1}"))
+    image = in_memory(image, "data", "dq")
     mask = (image.dq & _BAD) != 0
     mask |= ~np.isfinite(image.data)
     sky = estimate_sky(image.data, mask, options.bkg_boxsize)
