@@ -247,32 +247,56 @@ def stage(
 def demo(
     *,
     out: Out = "demo",
+    program: Annotated[
+        str, Parameter(help="what to simulate: niriss-wfss, nircam-imaging or another program of `calweave simulate`")
+    ] = "niriss-wfss",
     size: Annotated[int, Parameter(help="columns and rows of the detector to simulate, up to 2048 [pixel]")] = 1024,
     seed: Annotated[int, Parameter(help="number that the simulated program is drawn from")] = 1,
     workers: Annotated[int, Parameter(help="products made at the same time; 0: one for each core")] = 0,
     verbose: Verbose = False,
 ) -> int:
-    """Simulate a NIRISS WFSS program, calibrate it from raw ramps to spectra, and show the result in report.html."""
+    """Simulate a program, calibrate it from raw ramps to spectra or a mosaic, and show the result in report.html."""
     folder = Path(out).resolve()
     _start(str(folder / "program" / "crds"), verbose, out)
     with console.status("starting"):
         from flows.demo import run_demo
 
-    return run_demo(folder, size, seed, workers or os.cpu_count() or 1, console)
+    return run_demo(folder, program, size, seed, workers or os.cpu_count() or 1, console)
+
+
+Images = Group("Of imaging programs", sort_key=3)
 
 
 @app.command(group=prepare)
 def simulate(
     preset: Annotated[
-        str, Parameter(help="niriss-wfss: a whole program; or an exposure, such as nircam-image or miri-sub64")
+        str,
+        Parameter(
+            help="a whole program: niriss-wfss, nircam-imaging, niriss-imaging, miri-imaging, fgs-imaging, moving-target; "
+            "or an exposure, such as nircam-image or miri-sub64"
+        ),
     ],
     *,
     out: Out,
     size: Annotated[
-        int | None, Parameter(help="columns and rows of the program's detector, up to 2048 (1024) [pixel]")
+        int | None, Parameter(help="columns and rows of a program's detectors, up to 2048 (1024) [pixel]")
     ] = None,
     integrations: Annotated[int | None, Parameter(help="of an exposure (1)")] = None,
-    groups: Annotated[int | None, Parameter(help="of an exposure (6)")] = None,
+    groups: Annotated[int | None, Parameter(help="of an exposure (6), or of the images of an imaging program")] = None,
+    dithers: Annotated[int | None, Parameter(group=Images, help="exposures of each tile (4)")] = None,
+    tiles: Annotated[int | None, Parameter(group=Images, help="tiles of the mosaic, in a row (1)")] = None,
+    filter_name: Annotated[str | None, Parameter(name="--filter", group=Images, help="such as F444W")] = None,
+    detectors: Annotated[
+        list[str] | None, Parameter(group=Images, consume_multiple=True, help="side by side, such as NRCA1 NRCA2")
+    ] = None,
+    pointing_error: Annotated[
+        float | None,
+        Parameter(group=Images, help="rms in each axis, from exposure to exposure (25; moving-target: 2) [mas]"),
+    ] = None,
+    sky_offset: Annotated[
+        float | None,
+        Parameter(group=Images, help="rms of the sky's level from exposure to exposure, a part of it (0.02)"),
+    ] = None,
     seed: Annotated[int, Parameter(help="number that all that is random is drawn from")] = 1,
     verbose: Verbose = False,
 ) -> int:
@@ -283,20 +307,36 @@ def simulate(
     name lists them all.
     """
     _start(None, verbose, out)
-    if preset == "niriss-wfss":
-        if integrations is not None or groups is not None:
-            raise ValueError("niriss-wfss is a program; --integrations and --groups are for single exposures")
+    with console.status("starting"):
+        from infra.synthetic.imaging import PRESETS, write_imaging_program
+        from infra.synthetic.presets import write_preset
         from infra.synthetic.program import write_program
 
+    of_images = {
+        "dithers": dithers, "tiles": tiles, "filter_name": filter_name, "detectors": detectors,
+        "pointing_error": pointing_error, "sky_offset": sky_offset,
+    }  # fmt: skip
+    chosen = {name: value for name, value in of_images.items() if value is not None}
+    if chosen and preset not in PRESETS:
+        names = ", ".join("--" + name.removesuffix("_name").replace("_", "-") for name in chosen)
+        raise ValueError(f"{names}: for imaging programs ({', '.join(PRESETS)}), not for {preset}")
+    if preset in PRESETS or preset == "niriss-wfss":
+        if integrations is not None or (groups is not None and preset == "niriss-wfss"):
+            raise ValueError(f"{preset} is a program; --integrations and --groups are for single exposures")
         size = 1024 if size is None else size
         with console.status(f"simulating {preset}, {size} x {size} pixels"):
-            write_program(out, size=size, seed=seed)
-        console.print(f"wrote {out}; calibrate it with: calweave run {out} --crds {out}/crds --out {out}/products")
+            if preset == "niriss-wfss":
+                write_program(out, size=size, seed=seed)
+            else:
+                write_imaging_program(out, preset, size, seed, groups, **chosen)
+        console.print(
+            f"wrote {out}; calibrate it with: calweave run {out} --crds {out}/crds --out {out}/products --truth {out}/truth"
+        )
         return DONE
-    from infra.synthetic.presets import write_preset
-
     if size is not None:
-        raise ValueError(f"--size is for the program niriss-wfss; {preset} has the size of its readout area")
+        raise ValueError(
+            f"--size is for the program niriss-wfss and imaging programs; {preset} has that of its readout area"
+        )
     with console.status(f"simulating {preset}"):
         exposure = write_preset(out, preset, integrations or 1, groups or 6, seed)
     console.print(
@@ -310,6 +350,7 @@ def simulate(
 def steps(name: Annotated[str | None, Parameter(help="one step; default: a list of all")] = None, /) -> int:
     """List the calibration steps, or one step's options with their defaults, bounds and meaning."""
     from tasks.options import all_steps, require_step
+    from tasks.step import PIPELINES
 
     table = Table(box=None, pad_edge=False)
     if name is None:
@@ -318,12 +359,17 @@ def steps(name: Annotated[str | None, Parameter(help="one step; default: a list 
         for step in all_steps().values():
             table.add_row(step.name, "yes" if step.default else "no", step.description)
     else:
-        step = require_step(name)
-        print(f"{step.name}: {step.description}\n")
+        if name in PIPELINES:
+            options, description = PIPELINES[name], PIPELINES[name].__doc__
+        else:
+            step = require_step(name)
+            options, description = step.options, step.description
+        print(f"{name}: {description}\n")
         for heading in ("option", "default", "meaning"):
             table.add_column(heading)
-        table.add_row("skip", str(not step.default).lower(), "leave the step out")
-        for option, field in step.options.model_fields.items():
+        if name not in PIPELINES:
+            table.add_row("skip", str(not step.default).lower(), "leave the step out")
+        for option, field in options.model_fields.items():
             signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
             bounds = [
                 f"{sign} {getattr(m, key)}" for m in field.metadata for key, sign in signs.items() if hasattr(m, key)
@@ -392,6 +438,73 @@ def pack(
 
     pack_program(inputs, out)
     console.print(f"wrote {out}; use it with CRDS_PATH={out} and no CRDS_SERVER_URL")
+    return DONE
+
+
+wfss = App(name="wfss", help="Slitless spectra of a run.", group=prepare)
+app.command(wfss)
+
+
+def _numbers(kind: Any, tokens: Sequence[Any]) -> list[int]:
+    """Numbers with commas between them: 12,57."""
+    words = [word.strip() for token in tokens for word in token.value.split(",") if word.strip()]
+    if not words or not all(word.isdigit() for word in words):
+        raise ValueError(
+            f"expected source numbers such as 12,57, but got {','.join(token.value for token in tokens)!r}"
+        )
+    return [int(word) for word in words]
+
+
+SourceNumbers = Annotated[
+    list[int], Parameter(converter=_numbers, n_tokens=1, negative="", help="numbers in the catalog, such as 12,57")
+]
+
+
+@wfss.command
+def reextract(
+    folder: Annotated[str, Parameter(name="DIR", help="output folder of a run")],
+    /,
+    *,
+    sources: SourceNumbers,
+    out: Annotated[
+        str | None, Parameter(name=["-o", "--out"], help="folder or URL to write; default: DIR/reextracted-NUMBERS")
+    ] = None,
+    parameter: Assignments = (),  # type: ignore[assignment]
+    parameters: ParameterFile = None,
+    crds: Crds = None,
+    workers: Workers = 0,
+    verbose: Verbose = False,
+) -> int:
+    """Make the spectra of a few sources again, by the options of the run and those that are given here.
+
+    The new products, with records and a report.html of their own, go into a folder of their own: those of the run stay.
+    """
+    _start(crds, verbose, out or folder)
+    overrides = _overrides(parameters, parameter)
+    with console.status("starting"):
+        from flows.program import summarise
+        from flows.wfss import reextract
+
+    return summarise(reextract(folder, sources, out, overrides, workers or os.cpu_count() or 1), console)
+
+
+@wfss.command
+def previews(
+    folder: Annotated[str, Parameter(name="DIR", help="output folder of a run")],
+    /,
+    *,
+    sources: SourceNumbers | None = None,
+    brightest: Annotated[int, Parameter(help="how many sources, where --sources names none")] = 100,
+    truth: Annotated[str | None, Parameter(help="folder of truth tables to compare with")] = None,
+    verbose: Verbose = False,
+) -> int:
+    """Draw a preview of each source: direct image, cutouts, neighbours and spectra; sources.html links to them."""
+    _start(None, verbose, folder)
+    with console.status("drawing"):
+        from flows.previews import write_previews
+
+        made = write_previews(folder, sources, brightest, truth)
+    console.print(f"wrote {len(made)} previews; they are on the page {folder.rstrip('/')}/sources.html", soft_wrap=True)
     return DONE
 
 
@@ -477,7 +590,7 @@ def _start(crds: str | None, verbose: bool, out: str | None, inputs: Sequence[st
 
 def _room(stage: str, memory: float | None) -> dict[str, Any]:
     """What a stage that runs alone may take, as arguments of its flow."""
-    if stage not in ("detector1", "dark"):
+    if stage not in ("detector1", "dark", "image3"):
         return {}
     from flows.blocks import PROGRAM
     from infra.machine import available_memory, cores

@@ -11,32 +11,41 @@ from rich.console import Console
 from flows.program import run_program
 from infra.products.header import ProductError
 from infra.synthetic.compare import compare_with_truth
+from infra.synthetic.compare_imaging import BRIGHT, OUTLYING, compare_imaging
+from infra.synthetic.imaging import PRESETS, write_imaging_program
 from infra.synthetic.program import write_program
 
 log = logging.getLogger(__name__)
 
+WFSS = "niriss-wfss"
 LINE_SNR = 10.0
 
 
-def run_demo(folder: Path, size: int, seed: int, slots: int, console: Console) -> int:
+def run_demo(folder: Path, program: str, size: int, seed: int, slots: int, console: Console) -> int:
     """Write ``folder/program`` (the simulated exposures) and ``folder/products``; returns the exit code of the command.
 
+    ``program`` is one that ``calweave simulate`` knows.
     A demo that is already in the folder is made anew; a folder with anything else is left alone.
     """
     if folder.exists() and set(path.name for path in folder.iterdir()) - {"program", "products", "report.html"}:
         raise ProductError(f"{folder}: expected a new folder or one of an earlier demo; choose another with --out")
+    if program not in (WFSS, *PRESETS):
+        raise ValueError(f"the program of the demo must be one of {', '.join((WFSS, *PRESETS))}, not {program!r}")
     for name in ("program", "products"):
         shutil.rmtree(folder / name, ignore_errors=True)
     clock = time.monotonic()
-    with console.status(f"simulating a NIRISS WFSS program, {size} x {size} pixels, seed {seed}"):
-        made = write_program(folder / "program", size=size, seed=seed)
+    with console.status(f"simulating {program}, {size} x {size} pixels, seed {seed}"):
+        if program == WFSS:
+            made = write_program(folder / "program", size=size, seed=seed)
+        else:
+            made = write_imaging_program(folder / "program", program, size, seed)
     console.print(
         f"simulated {len(made.uncal)} exposures of {len(made.sources)} sources in {time.monotonic() - clock:.0f} s"
     )
     products, truth = folder / "products", folder / "program" / "truth"
     code = run_program([str(made.folder)], str(products), {}, slots, str(truth), console)
     if code == 0:
-        print_comparison(products, truth, console)
+        (print_comparison if program == WFSS else print_imaging)(products, truth, console)
     console.print(f"[bold]look at[/] {products / 'report.html'}   ({time.monotonic() - clock:.0f} s in all)")
     return code
 
@@ -55,3 +64,19 @@ def print_comparison(products: Path, truth: Path, console: Console) -> None:
             f"truth: {len(good)} emission lines above {LINE_SNR:.0f} sigma, {np.std(good['offset']):.2f} spectral pixels rms, "
             f"{np.abs(good['offset']).max():.2f} at worst; flux ratio {np.median(good['flux_ratio']):.3f} (median)"
         )
+
+
+def print_imaging(products: Path, truth: Path, console: Console) -> None:
+    """Say how much of the truth of an imaging program came back."""
+    result = compare_imaging(products, truth)
+    lines = [
+        f"{result.found} of {result.bright} stars brighter than {BRIGHT:.0f} sigma found, positions {result.positions:.2f} mas "
+        f"rms, but for {result.shift:.1f} mas that all are off by",
+        f"{result.exposures} exposures aligned within {result.aligned:.2f} mas rms, from errors of {result.injected:.1f} mas; "
+        f"their skies agree within {result.sky:.3f} sigma of a pixel",
+        f"their fluxes over the true ones {result.total:.4f} (total aperture), {result.isophotal:.4f} (isophotal; median)",
+        f"{result.removed} of {result.hits} pixels that particles left more than {OUTLYING:.0f} sigma too bright are removed, "
+        f"{1e6 * result.lost:.1f} of a million good ones are lost",
+    ]
+    for line in lines:
+        console.print(f"truth: {line}")

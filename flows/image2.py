@@ -1,6 +1,16 @@
 """calwebb_image2: slopes of a direct image to calibrated surface brightness, with its place on the sky."""
 
-from flows.stage import Overrides, member_urls, open_association, prepare, runs, save, science_url, stage_flow
+from flows.stage import (
+    Overrides,
+    member_urls,
+    open_association,
+    prepare,
+    runs,
+    save,
+    save_side,
+    science_url,
+    stage_flow,
+)
 from infra.monitoring import working_on
 from infra.products.image import read_image
 from infra.products.names import suffix_of
@@ -13,6 +23,9 @@ from tasks.resample import resample
 
 STEPS = (assign_wcs, flat_field, photom)
 ALL_STEPS = (*STEPS, resample)
+
+#: Modes whose images get a quick look, ``_i2d``.
+MOSAICS = frozenset("FGS_IMAGE MIR_IMAGE NRC_IMAGE NIS_IMAGE".split())
 
 
 @stage_flow("image2")
@@ -30,13 +43,15 @@ def image2(association: str, output: str, overrides: Overrides | None = None) ->
             if backgrounds:
                 others = tuple(load(url, read_image) for url in backgrounds)
                 image = background(image, references, options, others)
+                made += save_side(image, science, output, references)
+                image = image.with_(side={})
             for step in STEPS:
                 image = step(image, references, options)
             integrations = suffix_of(science) == "rateints"
             made.append(
                 save(image, output, f"{product.name}_{'calints' if integrations else 'cal'}.fits", references, asn)
             )
-            if not integrations and runs("resample", options):
+            if not integrations and image.header["EXP_TYPE"] in MOSAICS and runs("resample", options):
                 mosaic = resample((image,), references, options)
                 made.append(save(mosaic, output, f"{product.name}_i2d.fits", references, asn))
     return made

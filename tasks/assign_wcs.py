@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from gwcs import WCS
 from pydantic import BaseModel, Field
 
 from calibration.wcs.grism import (
@@ -18,7 +19,7 @@ from calibration.wcs.imaging import LINEAR_KEYWORDS, filter_offset, footprint, i
 from calibration.wcs.pointing import pointing_of
 from infra.products.header import Header, keywords
 from infra.products.image import Image
-from infra.references.content import References
+from infra.references.content import ReferenceNotFound, References
 from tasks.step import step
 
 log = logging.getLogger(__name__)
@@ -55,13 +56,8 @@ def assign_wcs(image: Image, references: References, options: AssignWcsOptions) 
             f"assign_wcs does not know the geometry of EXP_TYPE {exp_type}; expected one of "
             f"{', '.join(sorted(_IMAGING | _GRISM))}"
         )
-    distortion = references.asdf("distortion")["model"]
-    offset = None
-    if references.path("filteroffset") is not None:
-        offset = filter_offset(references.asdf("filteroffset")["filters"], header["FILTER"], header.get("PUPIL"))
     shape = image.data.shape[-2:]
-    area = header.subarray
-    wcs = imaging_wcs(pointing_of(header), distortion, shape, (area.xstart, area.ystart), offset)
+    wcs = direct_wcs(header, shape, references)
     cards: dict[str, Any] = {}
     if options.sip_approx:
         if exp_type == "MIR_WFSS":
@@ -77,6 +73,24 @@ def assign_wcs(image: Image, references: References, options: AssignWcsOptions) 
         cards["S_REGION"] = region(corners)
         log.info("assign_wcs: the middle of the image looks at %.6f %+.6f deg", *corners.mean(axis=0))
     return image.with_(header=header.set(cards), wcs=wcs)
+
+
+def direct_wcs(header: Header, shape: tuple[int, int], references: References) -> WCS:
+    """The WCS of an image, or of a dispersed one as if its light had gone straight."""
+    if references.path("distortion") is None:
+        raise ReferenceNotFound(
+            f"{header.get('FILENAME', 'the exposure')}: no DISTORTION reference file matches EXP_TYPE "
+            f"{header['EXP_TYPE']} of {header.get('DETECTOR', 'an unknown detector')} in {references.context}; use a "
+            "context (CRDS_CONTEXT) that has one, or correct its keywords"
+        )
+    offset = None
+    if references.path("filteroffset") is not None:
+        rows = references.asdf("filteroffset")["filters"]
+        offset = filter_offset(rows, header.require("FILTER"), header.get("PUPIL"))
+        log.debug("assign_wcs: the filter shifts the image by %s pixel", offset)
+    area = header.subarray
+    distortion = references.asdf("distortion")["model"]
+    return imaging_wcs(pointing_of(header), distortion, shape, (area.xstart, area.ystart), offset)
 
 
 def disperse(header: Header, wcs: Any, references: References) -> tuple[Any, int]:

@@ -9,6 +9,7 @@ from calibration.images.background import average_background
 from calibration.images.wfss_background import TooFewFreePixels, mask_boxes, subtract_wfss_background
 from calibration.spectra.extract_2d import known_orders, locate_traces, wavelength_ranges
 from calibration.spectra.sources import sources_of
+from calibration.subarrays import cut
 from calibration.wcs.grism import dispersion_of
 from infra.products.catalog import Catalog
 from infra.products.header import Header
@@ -24,6 +25,8 @@ class BackgroundOptions(BaseModel, frozen=True, extra="forbid"):
 
     sigma: float = Field(3.0, gt=0, description="clip what is further from the median of the exposures [sigma]")
     maxiters: int | None = Field(None, ge=1, description="rounds of clipping; none: until nothing more is clipped")
+    save_results: bool = Field(False, description="write images without their background too, _bsub or _bsubints")
+    save_combined_background: bool = Field(False, description="write the mean of the exposures, _combinedbackground")
     wfss_mmag_extract: float | None = Field(
         None, description="slitless: sources of this AB magnitude and fainter are sky"
     )
@@ -58,17 +61,40 @@ def background(
         return _subtract_slitless(image, references, options, catalog)
     if not members:
         raise StepSkipped("the association has no background exposures")
-    level, flags = average_background(
-        [member.data for member in members], [member.dq for member in members], options.sigma, options.maxiters
+    members = tuple(_as_target(member, image) for member in members)
+    level = average_background(
+        [member.data for member in members],
+        [member.err for member in members],
+        [member.dq for member in members],
+        options.sigma,
+        options.maxiters,
     )
-    if level.shape != image.data.shape[-2:]:
-        raise ValueError(
-            f"the background exposures cover {level.shape} pixels, but the target {image.data.shape[-2:]}; "
-            "give those of the subarray of the target"
-        )
     unit = image.header.get("BUNIT", "DN/s")
-    log.info("background: subtracted the mean of %d exposures, %.4g %s", len(members), np.nanmedian(level), unit)
-    return image.with_(data=image.data - level, dq=image.dq | flags)
+    middle = np.nan if np.isnan(level.data).all() else np.nanmedian(level.data)
+    log.info("background: subtracted the mean of %d exposures, %.4g %s", len(members), middle, unit)
+    done = image.with_(data=image.data - level.data, dq=image.dq | level.dq)
+    side = {}
+    if options.save_results:
+        side["bsub" if image.data.ndim == 2 else "bsubints"] = done
+    if options.save_combined_background:
+        side["combinedbackground"] = Image(image.header, level.data, level.err, level.dq, recipe=image.recipe)
+    return done.with_(side=side)
+
+
+def _as_target(member: Image, target: Image) -> Image:
+    """A background exposure, cut to the subarray of its target."""
+    name = member.header.get("FILENAME", "a background exposure")
+    if member.data.shape[-2:] == target.data.shape[-2:]:
+        return member
+    try:
+        area, to = member.header.subarray, target.header.subarray
+        planes = {plane: cut(getattr(member, plane), area, to) for plane in ("data", "err", "dq")}
+    except ValueError:
+        raise ValueError(
+            f"{name}: expected a background exposure of at least the detector area of the target, {target.header.subarray}, "
+            f"but it covers {member.header.subarray}; give those of the subarray of the target"
+        ) from None
+    return member.with_(**planes)
 
 
 def _subtract_slitless(

@@ -1,7 +1,9 @@
 """outlier_detection: flag what only one exposure saw."""
 
 import logging
-from typing import Literal
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -10,7 +12,8 @@ from calibration import dq
 from calibration.mosaics.outliers import Thresholds, blot, flag_outliers, mask_low_weight, median_image
 from calibration.mosaics.resample import Exposure, drizzle, drizzle_weight
 from calibration.wcs.mosaic import pixel_map
-from infra.products.image import Image
+from infra.products.image import Image, edited, in_memory
+from infra.products.stored import Stored, store
 from infra.references.content import References
 from tasks.groups import group_exposures
 from tasks.resample import output_grid
@@ -20,6 +23,10 @@ log = logging.getLogger(__name__)
 
 _GOOD_BITS = int(~dq.PIXEL["DO_NOT_USE"])
 _FLAGS = dq.PIXEL["DO_NOT_USE"] | dq.PIXEL["OUTLIER"]
+_BLANKED = ("data", "err", "var_poisson", "var_rnoise", "var_flat")
+
+#: Bytes of a median's images that are in memory together, where they are on disk.
+_STRIP = 2**26
 
 
 class OutlierDetectionOptions(BaseModel, frozen=True, extra="forbid"):
@@ -44,33 +51,34 @@ def outlier_detection(
         raise StepSkipped("one exposure has none to be compared with")
     thresholds = Thresholds(_pair("snr", options.snr), _pair("scale", options.scale))
     if options.resample_data:
-        models = _resampled_models(images, options)
+        model_of = _resampled_model(images, options)
     else:
-        models = _plain_models(images, options)
+        model_of = _plain_model(images, options)
     flagged = []
-    for image, model in zip(images, models, strict=True):
+    for image in images:
         sky = image.header.get("BKGLEVEL")
         level = options.backg if sky is None or image.header.get("BKGSUB") else sky
-        outlying = flag_outliers(image.data, image.err, model, level, thresholds)
+        planes = in_memory(image, "data", "err")
+        outlying = flag_outliers(planes.data, planes.err, model_of(image), level, thresholds)
         log.info(
             "outlier_detection: %d outliers in %s, %.3f %% of its pixels",
             np.count_nonzero(outlying),
             image.header.get("FILENAME", "an image"),
             100 * outlying.mean(),
         )
-        flagged.append(_reject(image, outlying))
+        flagged.append(edited(image, partial(_reject, bits=np.packbits(outlying, axis=1))))
     return tuple(flagged)
 
 
-def _resampled_models(images: tuple[Image, ...], options: OutlierDetectionOptions) -> list[np.ndarray]:
+def _resampled_model(images: tuple[Image, ...], options: OutlierDetectionOptions) -> Callable[[Image], np.ndarray]:
+    """What gives the median of all exposures at the pixels of one."""
     grid = output_grid(images).wcs
     nx, ny = grid.pixel_shape
-    pixmaps = [pixel_map(image.wcs, image.data.shape, grid) for image in images]
-    stack = []
-    for group in group_exposures(images):
-        exposures = (_exposure(images[k], pixmaps[k], options) for k in group)
+    groups = group_exposures(images)
+    cube = _cube(images, (len(groups), ny, nx))
+    for g, group in enumerate(groups):
         one = drizzle(
-            exposures,
+            (_exposure(images[k], grid, options) for k in group),
             (ny, nx),
             len(group),
             options.kernel,
@@ -78,29 +86,43 @@ def _resampled_models(images: tuple[Image, ...], options: OutlierDetectionOption
             with_errors=False,
             with_context=False,
         )
-        stack.append(mask_low_weight(one.data, one.weight, options.maskpt))
-    median = median_image(stack)
-    return [blot(median, pixmap) for pixmap in pixmaps]
+        cube[g] = mask_low_weight(one.data, one.weight, options.maskpt)
+    median = median_image(cube)
+    return lambda image: blot(median, pixel_map(image.wcs, image.data.shape, grid))
 
 
-def _exposure(image: Image, pixmap: np.ndarray, options: OutlierDetectionOptions) -> Exposure:
+def _cube(images: tuple[Image, ...], shape: tuple[int, int, int]) -> np.ndarray | Stored:
+    """Room for the planes of a median: on disk where the images are."""
+    if all(image.source is None for image in images):
+        return np.empty(shape, np.float32)
+    return store(shape, np.float32, max(1, _STRIP // (4 * shape[0] * shape[2])))
+
+
+def _exposure(image: Image, grid: Any, options: OutlierDetectionOptions) -> Exposure:
+    planes = in_memory(image, "data", "dq", "var_rnoise")
+    weight, exptime = _weight(planes, options)
+    return Exposure(_without_sky(planes), weight, pixel_map(image.wcs, image.data.shape, grid), {}, exptime)
+
+
+def _weight(image: Image, options: OutlierDetectionOptions) -> tuple[np.ndarray, float]:
     exptime = image.header.get("TMEASURE") or image.header.get("EFFEXPTM") or 1.0
-    weight = drizzle_weight(image.dq, _GOOD_BITS, options.weight_type, image.var_rnoise, exptime)
-    return Exposure(_without_sky(image), weight, pixmap, {}, exptime)
+    return drizzle_weight(image.dq, _GOOD_BITS, options.weight_type, image.var_rnoise, exptime), exptime
 
 
-def _plain_models(images: tuple[Image, ...], options: OutlierDetectionOptions) -> list[np.ndarray]:
-    if len({image.data.shape for image in images}) > 1:
+def _plain_model(images: tuple[Image, ...], options: OutlierDetectionOptions) -> Callable[[Image], np.ndarray]:
+    """What gives the median of all exposures, pixel by pixel."""
+    shapes = {image.data.shape for image in images}
+    if len(shapes) > 1:
         raise ValueError(
-            f"images compared pixel by pixel must have one shape, but have {sorted({i.data.shape for i in images})}; "
+            f"images compared pixel by pixel must have one shape, but have {sorted(shapes)}; "
             "use outlier_detection.resample_data=true"
         )
-    stack = []
-    for image in images:
-        exptime = image.header.get("TMEASURE") or image.header.get("EFFEXPTM") or 1.0
-        weight = drizzle_weight(image.dq, _GOOD_BITS, options.weight_type, image.var_rnoise, exptime)
-        stack.append(mask_low_weight(_without_sky(image), weight, options.maskpt))
-    return [median_image(stack)] * len(images)
+    cube = _cube(images, (len(images), *shapes.pop()))
+    for k, image in enumerate(images):
+        planes = in_memory(image, "data", "dq", "var_rnoise")
+        cube[k] = mask_low_weight(_without_sky(planes), _weight(planes, options)[0], options.maskpt)
+    median = median_image(cube)
+    return lambda image: median
 
 
 def _without_sky(image: Image) -> np.ndarray:
@@ -108,20 +130,16 @@ def _without_sky(image: Image) -> np.ndarray:
     return image.data if level is None or image.header.get("BKGSUB") else image.data - np.float32(level)
 
 
-def _reject(image: Image, outlying: np.ndarray) -> Image:
-    dq_plane = np.where(outlying, image.dq | _FLAGS, image.dq)
-
-    def blank(plane: np.ndarray | None) -> np.ndarray | None:
-        return None if plane is None else np.where(outlying, np.float32(np.nan), plane)
-
-    return image.with_(
-        dq=dq_plane,
-        data=blank(image.data),
-        err=blank(image.err),
-        var_poisson=blank(image.var_poisson),
-        var_rnoise=blank(image.var_rnoise),
-        var_flat=blank(image.var_flat),
-    )
+def _reject(planes: Mapping[str, np.ndarray], bits: np.ndarray) -> dict[str, np.ndarray]:
+    """Flag outliers, and blank all the rest of them; ``bits`` holds the outliers, eight pixels of a row in a byte."""
+    if not planes:
+        return {}
+    width = next(iter(planes.values())).shape[1]
+    outlying = np.unpackbits(bits, axis=1, count=width).astype(bool)
+    changed = {name: np.where(outlying, np.float32(np.nan), planes[name]) for name in _BLANKED if name in planes}
+    if "dq" in planes:
+        changed["dq"] = np.where(outlying, planes["dq"] | _FLAGS, planes["dq"])
+    return changed
 
 
 def _pair(name: str, text: str) -> tuple[float, float]:

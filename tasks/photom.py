@@ -7,7 +7,7 @@ import numpy as np
 from astropy import units
 from pydantic import BaseModel, Field
 
-from calibration.images.photom import MJSR_TO_UJA2, fading, find_photom_row
+from calibration.images.photom import MJSR_TO_UJA2, VARIANCES, fading, find_photom_row, scale_planes
 from calibration.spectra.photom import Cutout, calibrate_cutout, dispersed_conversion
 from infra.products.header import Header
 from infra.products.image import Image
@@ -31,22 +31,19 @@ def photom(image: Image | SlitSet, references: References, options: PhotomOption
         raise StepSkipped("no PHOTOM reference file matches this exposure")
     if isinstance(image, SlitSet):
         return _calibrate_slits(image, references, options)
+    return _calibrate_image(image, references, options)
+
+
+def _calibrate_image(image: Image, references: References, options: PhotomOptions) -> Image:
+    header = image.header
+    if header.require("INSTRUME") == "NIRISS" and image.data.ndim == 3:
+        raise StepSkipped("integrations of NIRISS stay in DN/s, as the archive has them")
     factor = _factor_of_image(image, references, options)
     cards = {"PHOTMJSR": factor, "PHOTUJA2": factor * MJSR_TO_UJA2, "BUNIT": "MJy/sr", **pixel_area(references)}
     log.info("photom: 1 DN/s is %.6g MJy/sr", factor)
-
-    def scale(plane: np.ndarray | None, by: float) -> np.ndarray | None:
-        return None if plane is None else plane * np.float32(by)
-
-    return image.with_(
-        header=image.header.set(cards),
-        data=scale(image.data, factor),
-        err=scale(image.err, factor),
-        var_poisson=scale(image.var_poisson, factor**2),
-        var_rnoise=scale(image.var_rnoise, factor**2),
-        var_flat=scale(image.var_flat, factor**2),
-        area=_area_map(image, references),
-    )
+    planes = {name: getattr(image, name) for name in ("data", "err", *VARIANCES)}
+    scaled, dq = scale_planes({name: plane for name, plane in planes.items() if plane is not None}, image.dq, factor)
+    return image.with_(header=header.set(cards), dq=dq, area=_area_map(image, references), **scaled)
 
 
 def _area_map(image: Image, references: References) -> np.ndarray | None:
@@ -135,23 +132,22 @@ def row_of_order(
 
 
 def _factor_of_image(image: Image, references: References, options: PhotomOptions) -> float:
+    """MJy/sr for one DN/s: of the row of the filter (and pupil, and subarray); FGS has one row."""
     header = image.header
     table = references.table("photom", "PHOTOM")
-    instrument = header.require("INSTRUME")
-    if instrument == "FGS":
-        tries = []
-    elif instrument == "MIRI":
-        tries = [{"filter": header["FILTER"], "subarray": name} for name in (header["SUBARRAY"], "GENERIC")]
-    else:
-        tries = [{"filter": header["FILTER"], "pupil": header["PUPIL"]}]
-    row: int | None = None if tries else 0
-    for match in tries:
-        row = find_photom_row(table, match)
-        if row is not None:
-            break
-    if row is None:
-        wanted = ", ".join(f"{column} {value}" for column, value in tries[0].items())
-        raise StepSkipped(f"the PHOTOM reference file has no row for {wanted}")
+    row: int | None = 0
+    if header["INSTRUME"] != "FGS":
+        subarray = {"subarray": header.require("SUBARRAY")} if "subarray" in table.dtype.names else {}
+        if header["INSTRUME"] == "MIRI":
+            wanted = {"filter": header.require("FILTER"), **subarray}
+        else:
+            wanted = {"filter": header.require("FILTER"), "pupil": header.require("PUPIL"), **subarray}
+        row = find_photom_row(table, wanted)
+        if row is None and header["INSTRUME"] == "MIRI":
+            row = find_photom_row(table, {**wanted, "subarray": "GENERIC"})
+        if row is None:
+            what = ", ".join(f"{column} {value}" for column, value in wanted.items())
+            raise StepSkipped(f"the PHOTOM reference file has no row for {what}")
     factor = float(table["photmjsr"][row])
     return factor / _fading(header, row, references) if options.apply_time_correction else factor
 

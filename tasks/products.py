@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any
 
 from infra.products.catalog import Catalog, write_catalog
 from infra.products.emi_waves import EmiWaves, write_waves
 from infra.products.fit_output import FitOutput, write_fit_output
 from infra.products.guider import Guider, write_guider
-from infra.products.image import Image, Segmentation, write_image, write_segmentation
+from infra.products.image import Image, Segmentation, glance_at_image, in_memory, write_image, write_segmentation
 from infra.products.persistence import SuspectPixels, TrapsFilled, write_suspects, write_traps_filled
 from infra.products.ramp import Ramp, write_ramp
 from infra.products.slits import SlitSet, write_slits
@@ -40,8 +41,16 @@ def load(url: str, read: Callable[[str], Any]) -> Any:
         return read(path)
 
 
+def load_later(url: str) -> Image:
+    """The image of a URL, whose planes are read when they are needed (`infra.products.image.in_memory`)."""
+    with fetched(url) as path:
+        return glance_at_image(path, partial(fetched, url))
+
+
 def save(product: Any, url: str) -> str:
     """Publish a product, whole or not at all; returns its URL."""
+    if isinstance(product, Image):
+        product = in_memory(product)
     for kind, write in WRITERS.items():
         if isinstance(product, kind):
             with writing(url, _bytes_of(product)) as path:

@@ -14,10 +14,12 @@ from calibration import dq
 from calibration.mosaics.resample import NOISES, Exposure, drizzle, drizzle_weight
 from calibration.wcs.imaging import LINEAR_KEYWORDS, footprint, region
 from calibration.wcs.mosaic import Orientation, centre_of, fits_keywords, hull, mosaic_wcs, pixel_map, pixel_scale
+from infra.products.grid import read_grid
 from infra.products.header import Header, keywords
-from infra.products.image import Image
+from infra.products.image import Image, in_memory
 from infra.references.content import References
 from tasks.groups import group_exposures
+from tasks.products import load
 from tasks.step import step
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,10 @@ class ResampleOptions(BaseModel, frozen=True, extra="forbid"):
     rotation: float | None = Field(None, description="position angle of the columns [deg]; none: as the detector")
     pixel_scale_ratio: float = Field(1.0, gt=0, description="side of an output pixel over that of an input pixel")
     pixel_scale: float | None = Field(None, gt=0, description="side of an output pixel [arcsec]; beats the ratio")
+    output_wcs: str = Field("", description="file with the grid, an ASDF file or a mosaic; beats all of the grid")
+    pixmap_max_error: float = Field(
+        1e-3, ge=0, description="largest error of the places of pixels [pixel]; 0: the WCS of each is evaluated"
+    )
     blendheaders: bool = Field(
         True, description="times of all exposures in the header of the mosaic, and a table of their headers (HDRTAB)"
     )
@@ -87,7 +93,12 @@ def output_grid(members: Sequence[Image], options: ResampleOptions = ResampleOpt
     # As S_REGION has them: nine decimals.
     corners = tuple(footprint(image.wcs, image.data.shape).round(9) for image in members)
     ra, dec = first.header.get("RA_REF"), first.header.get("DEC_REF")
-    here = pixel_scale(first.wcs, *(centre_of(corners[:1]) if ra is None or dec is None else (ra, dec)))
+    middle = centre_of(corners[:1]) if ra is None or dec is None else (ra, dec)
+    here = pixel_scale(first.wcs, *middle)
+    if options.output_wcs:
+        wcs = load(options.output_wcs, read_grid)
+        scale = pixel_scale(wcs, *middle)
+        return Grid(wcs, scale, scale / here, corners)
     scale = here * options.pixel_scale_ratio if options.pixel_scale is None else options.pixel_scale / 3600
     wcs = mosaic_wcs(
         corners,
@@ -159,14 +170,15 @@ def resample(images: tuple[Image, ...] | Image, references: References, options:
 
 
 def _exposures(members: Sequence[Image], grid: Any, options: ResampleOptions) -> Iterator[Exposure]:
-    for image in members:
+    for waiting in members:
+        image = in_memory(waiting, "data", "dq", *NOISES)
         exptime = image.header.get("TMEASURE") or image.header.get("EFFEXPTM") or 1.0
         level = image.header.get("BKGLEVEL")
         data = image.data if level is None or image.header.get("BKGSUB") else image.data - np.float32(level)
         yield Exposure(
             data=data,
             weight=drizzle_weight(image.dq, GOOD_BITS, options.weight_type, image.var_rnoise, exptime),
-            pixmap=pixel_map(image.wcs, image.data.shape, grid),
+            pixmap=pixel_map(image.wcs, image.data.shape, grid, options.pixmap_max_error),
             variances={name: getattr(image, name) for name in NOISES if getattr(image, name) is not None},
             exptime=exptime,
         )

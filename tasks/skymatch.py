@@ -1,6 +1,8 @@
 """skymatch: the sky levels that make overlapping images equal."""
 
 import logging
+from collections.abc import Mapping
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -8,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from calibration import dq
 from calibration.mosaics.skymatch import SkyImage, SkyStatistic, match_skies
-from infra.products.image import Image
+from infra.products.image import Image, edited, in_memory
 from infra.references.content import References
 from tasks.groups import group_exposures
 from tasks.step import StepSkipped, step
@@ -55,10 +57,15 @@ def skymatch(images: tuple[Image, ...], references: References, options: Skymatc
         options.usigma,
         options.binwidth,
     )
-    measured = [SkyImage(image.data, ((image.dq & _BAD) == 0) & np.isfinite(image.data), image.wcs) for image in images]
+    measured = [SkyImage(partial(_pixels, image), image.data.shape, image.wcs) for image in images]
     levels = match_skies(measured, group_exposures(images), options.skymethod, options.match_down, statistic)
     log.info("skymatch: levels %s MJy/sr", ", ".join(f"{level:.4g}" for level in levels))
     return tuple(_note(image, level, options) for image, level in zip(images, levels, strict=True))
+
+
+def _pixels(image: Image) -> tuple[np.ndarray, np.ndarray]:
+    planes = in_memory(image, "data", "dq")
+    return planes.data, (planes.dq & _BAD) == 0
 
 
 def _note(image: Image, level: float, options: SkymatchOptions) -> Image:
@@ -68,6 +75,9 @@ def _note(image: Image, level: float, options: SkymatchOptions) -> Image:
             image.header.get("FILENAME"),
         )
         return image
-    header = image.header.set(BKGMETH=options.skymethod, BKGLEVEL=level, BKGSUB=options.subtract)
-    data = image.data - np.float32(level) if options.subtract else image.data
-    return image.with_(header=header, data=data)
+    image = image.with_(header=image.header.set(BKGMETH=options.skymethod, BKGLEVEL=level, BKGSUB=options.subtract))
+    return edited(image, partial(_subtract, level=np.float32(level))) if options.subtract else image
+
+
+def _subtract(planes: Mapping[str, np.ndarray], level: np.float32) -> dict[str, np.ndarray]:
+    return {"data": planes["data"] - level} if "data" in planes else {}

@@ -5,16 +5,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from astropy.table import QTable
+from astropy.io.registry import IORegistryError
+from astropy.table import Table
+from astropy.units import Quantity, UnitsError
 from pydantic import BaseModel, Field
 
 from calibration import dq
 from calibration.mosaics.tweakreg import Alignment, Fit, Stars, align, align_to_catalog
 from calibration.sources.catalog import segment_positions
-from calibration.sources.detect import estimate_sky, find_segments, find_stars
+from calibration.sources.detect import estimate_sky, find_segments
+from calibration.sources.stars import find_stars
 from calibration.wcs.imaging import footprint, region
 from calibration.wcs.pointing import pointing_of
-from infra.products.image import Image
+from infra.products.image import Image, in_memory
 from infra.references.content import References
 from tasks.assign_wcs import AssignWcsOptions, sip_cards
 from tasks.groups import group_exposures
@@ -64,6 +67,9 @@ class TweakregOptions(BaseModel, frozen=True, extra="forbid"):
     abs_nclip: int = Field(3, ge=0, description="rounds of clipping in that fit")
     abs_sigma: float = Field(3.0, gt=0, description="limit of clipping in that fit [rms]")
     abs_searchrad: float = Field(6.0, gt=0, description="largest shift to that table that is searched [arcsec]")
+    abs_use2dhist: bool = Field(
+        True, description="search the shift to that table by the histogram of all pairs of stars"
+    )
     abs_separation: float = Field(1.0, gt=0, description="least distance of stars matched with that table [arcsec]")
     abs_tolerance: float = Field(0.7, gt=0, description="largest distance of a match with that table [arcsec]")
 
@@ -74,6 +80,7 @@ def tweakreg(images: tuple[Image, ...], references: References, options: Tweakre
     groups = group_exposures(images)
     if len(groups) < 2 and not options.abs_refcat:
         raise StepSkipped("a single exposure has none to be aligned with")
+    catalog = _positions(Path(options.abs_refcat)) if options.abs_refcat else None
     number = {k: g for g, group in enumerate(groups) for k in group}
     stars = [_stars(image, number[k], options) for k, image in enumerate(images)]
     fit = Fit(
@@ -87,27 +94,41 @@ def tweakreg(images: tuple[Image, ...], references: References, options: Tweakre
         options.use2dhist,
         (options.xoffset, options.yoffset),
     )
-    found = align(stars, fit, options.expand_refcat, options.enforce_user_order)
-    if options.abs_refcat:
-        found = _to_catalog(stars, found, options)
+    # What is aligned to a catalog as one must be one.
+    found = align(stars, fit, options.expand_refcat or catalog is not None, options.enforce_user_order)
+    if catalog is not None:
+        fit = Fit(
+            options.abs_minobj,
+            options.abs_fitgeometry,
+            options.abs_nclip,
+            options.abs_sigma,
+            options.abs_searchrad,
+            options.abs_separation,
+            options.abs_tolerance,
+            options.abs_use2dhist,
+        )
+        found = align_to_catalog(stars, found, *catalog, fit)
+    for each, one in zip(stars, found, strict=True):
+        _report(each.name, one)
     if not any(one.status == "aligned" for one in found):
         raise StepSkipped("; ".join(f"{s.name}: {one.status}" for s, one in zip(stars, found, strict=True)))
-    for each, one in zip(stars, found, strict=True):
-        if one.status == "aligned":
-            log.info(
-                "tweakreg: %s moved by %.1f mas, %d stars agree within %.1f mas",
-                each.name,
-                1000 * one.shift,
-                one.nstars,
-                1000 * one.rms,
-            )
-        elif one.status != "reference":
-            log.warning("tweakreg: %s is not aligned: %s", each.name, one.status)
-    return tuple(_aligned(image, one) for image, one in zip(images, found, strict=True))
+    return tuple(_aligned(image, one, each.shape) for image, one, each in zip(images, found, stars, strict=True))
+
+
+def _report(name: str, one: Alignment) -> None:
+    mas = {key: 1000 * getattr(one, key) for key in ("shift", "rms", "offset")}
+    if one.status == "aligned":
+        text = "tweakreg: %s moved by %.1f mas and turned by %.1f arcsec; its %d stars agree within %.1f mas"
+        log.info(text, name, mas["shift"], one.roll, one.nstars, mas["rms"])
+    elif one.status == "reference":
+        log.info("tweakreg: %s is the reference; its stars agree with the others' within %.1f mas", name, mas["rms"])
+    else:
+        log.warning("tweakreg: %s is not aligned%s: %s", name, ", and left out" if one.left_out else "", one.status)
 
 
 def _stars(image: Image, group: int, options: TweakregOptions) -> Stars:
     name = str(image.header.get("FILENAME", f"image {group + 1}"))
+    image = in_memory(image, "data", "dq")
     mask = (image.dq & _BAD) != 0
     mask |= ~np.isfinite(image.data)
     sky = estimate_sky(image.data, mask, options.bkg_boxsize)
@@ -115,7 +136,7 @@ def _stars(image: Image, group: int, options: TweakregOptions) -> Stars:
     pointing = pointing_of(image.header)
     none = np.zeros(0)
     if sky is None:
-        return Stars(none, none, none, image.wcs, shape, pointing, group, name)
+        return Stars(none, none, none, none, image.wcs, shape, pointing, group, name)
     data = image.data - sky.level.astype(np.float32)
     threshold = options.snr_threshold * sky.noise
     if options.starfinder == "segmentation":
@@ -131,10 +152,12 @@ def _stars(image: Image, group: int, options: TweakregOptions) -> Stars:
             options.contrast,
         )
         x, y, flux = segment_positions(data, segments, mask)
+        error = np.zeros(len(x))
     else:
-        table = find_stars(
+        found = find_stars(
             data,
-            float(np.median(threshold)),
+            # It is smooth.
+            float(np.median(threshold[::4, ::4])),
             mask,
             options.starfinder,
             options.kernel_fwhm,
@@ -145,50 +168,52 @@ def _stars(image: Image, group: int, options: TweakregOptions) -> Stars:
             options.peakmax,
             options.sigma_radius,
         )
-        x, y, flux = (np.asarray(table[column], float) for column in ("x", "y", "flux"))
-    return Stars(x, y, flux, image.wcs, shape, pointing, group, name)
+        x, y, error, flux = found.x, found.y, found.error, found.flux
+    return Stars(x, y, error, flux, image.wcs, shape, pointing, group, name)
 
 
-def _to_catalog(stars: list[Stars], found: list[Alignment], options: TweakregOptions) -> list[Alignment]:
-    path = Path(options.abs_refcat)
+def _positions(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Right ascension and declination [deg] of a table in a file; NaN where a row has none."""
+    wanted = "tweakreg.abs_refcat must be a table (ECSV, FITS, CSV) with the columns RA and DEC [deg] or sky_centroid"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"tweakreg.abs_refcat must be a table with the columns RA and DEC [deg] or sky_centroid, but {path} is no "
-            "file; download the catalog of the field first"
-        )
-    table = QTable.read(path)
+        raise FileNotFoundError(f"{wanted}, but {path} is no file; download the catalog of the field first")
+    try:
+        table = Table.read(path)
+    except (ValueError, OSError, IORegistryError) as error:
+        raise ValueError(f"{wanted}, but {path} cannot be read as one ({str(error).splitlines()[0]})") from error
     names = {name.upper(): name for name in table.colnames}
-    if "SKY_CENTROID" in names:
-        at = table[names["SKY_CENTROID"]]
-        ra, dec = at.ra.deg, at.dec.deg
-    elif {"RA", "DEC"} <= set(names):
-        ra, dec = (np.asarray(getattr(table[names[key]], "value", table[names[key]]), float) for key in ("RA", "DEC"))
+    if {"RA", "DEC"} <= set(names):
+        columns = [table[names[key]] for key in ("RA", "DEC")]
+    elif "SKY_CENTROID" in names:
+        columns = [table[names["SKY_CENTROID"]].ra, table[names["SKY_CENTROID"]].dec]
     else:
-        raise ValueError(
-            f"{path.name}: expected the columns RA and DEC [deg] or sky_centroid, but it has {', '.join(table.colnames)}"
+        raise ValueError(f"{wanted}, but {path} has {', '.join(table.colnames)}")
+    try:
+        ra, dec = (
+            Quantity(
+                np.ma.filled(np.ma.asarray(getattr(c, "value", c), float), np.nan), getattr(c, "unit", None) or "deg"
+            )
+            for c in columns
         )
-    aligned = [
-        Stars(s.x, s.y, s.flux, one.wcs, s.shape, s.pointing, s.group, s.name)
-        for s, one in zip(stars, found, strict=True)
-    ]
-    fit = Fit(
-        options.abs_minobj,
-        options.abs_fitgeometry,
-        options.abs_nclip,
-        options.abs_sigma,
-        options.abs_searchrad,
-        options.abs_separation,
-        options.abs_tolerance,
-    )
-    return align_to_catalog(aligned, ra, dec, fit)
+        return ra.to_value("deg"), dec.to_value("deg")
+    except (ValueError, TypeError, UnitsError) as error:
+        raise ValueError(f"{wanted}, but those of {path} are no angles ({error})") from error
 
 
-def _aligned(image: Image, one: Alignment) -> Image:
-    figure: dict[str, Any] = {"status": one.status, "shift_mas": round(1000 * one.shift, 3), "stars": one.nstars}
-    if np.isfinite(one.rms):
-        figure["rms_mas"] = round(1000 * one.rms, 3)
+def _aligned(image: Image, one: Alignment, shape: tuple[int, int]) -> Image:
+    figure: dict[str, Any] = {
+        "status": one.status,
+        "shift_mas": round(1000 * one.shift, 3),
+        "roll_arcsec": round(one.roll, 3),
+        "stars": one.nstars,
+    }
+    for key, value in (("rms_mas", one.rms), ("offset_mas", one.offset)):
+        if np.isfinite(value):
+            figure[key] = round(1000 * value, 3)
+    if one.left_out:
+        figure["left_out"] = True
     image = image.with_(recipe={**image.recipe, "alignment": figure})
-    if one.status != "aligned":
+    if one.wcs is image.wcs:
         return image
-    cards = {"S_REGION": region(footprint(one.wcs, image.data.shape)), **sip_cards(image, one.wcs, AssignWcsOptions())}
+    cards = {"S_REGION": region(footprint(one.wcs, shape)), **sip_cards(image, one.wcs, AssignWcsOptions())}
     return image.with_(wcs=one.wcs, header=image.header.set(cards))

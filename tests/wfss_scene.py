@@ -219,3 +219,33 @@ def miri_specwcs(trace: tuple[float, ...] = MIRI_TRACE) -> dict:
 def other_wcs_of(disperser: object, size: int, velosys: float | None = VELOSYS, bend: float = 2e-8) -> object:
     """The gwcs of an exposure of NIRCam or MIRI with a disperser, and the direct image of this module."""
     return grism_wcs(imaging_wcs(POINTING, distortion(size, bend), (size, size)), disperser, velosys)
+
+
+def write_model_references(folder: Path) -> References:
+    """As `write_references`, in files that the official package takes."""
+    from stdatamodels.jwst import datamodels
+
+    about = {
+        "author": "test", "date": "2023-01-01", "description": "test", "title": "test", "pedigree": "DUMMY",
+        "useafter": "2022-01-01T00:00:00", "telescope": "JWST", "instrument": {"name": "NIRISS", "detector": "NIS"},
+        "exposure": {"type": "NIS_WFSS"},
+    }  # fmt: skip
+    model = datamodels.WavelengthrangeModel(
+        wrange=WAVELENGTHRANGE["wavelengthrange"],
+        extract_orders=WAVELENGTHRANGE["extract_orders"],
+        order=[1],
+        wrange_selector=["F200W"],
+    )
+    model.meta.instance.update(about | {"reftype": "wavelengthrange"})
+    model.save(folder / "wavelengthrange.asdf")
+    n = WAVES.size
+    dtype = datamodels.NisWfssPhotomModel().get_dtype("phot_table")
+    dtype = [(name, dtype[name].base, (n,)) if name in ("wavelength", "relresponse", "reluncertainty") else (name, dtype[name])
+             for name in dtype.names]  # fmt: skip
+    rows = [(grism, "F200W", 1, FACTOR, 0.01, n, WAVES, RESPONSE, 0 * WAVES) for grism in WHEEL]
+    photometry = datamodels.NisWfssPhotomModel(phot_table=np.array(rows, dtype))
+    photometry.meta.instance.update(about | {"reftype": "photom"})
+    photometry.meta.photometry.pixelarea_steradians, photometry.meta.photometry.pixelarea_arcsecsq = PIXEL_AREA, 0.0042
+    photometry.save(folder / "photom.fits")
+    files = {"wavelengthrange": str(folder / "wavelengthrange.asdf"), "photom": str(folder / "photom.fits")}
+    return References({**files, "area": None, "apcorr": None, "bkg": None}, "jwst_0001.pmap")

@@ -10,8 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from calibration import dq as bits
+
 #: 1 MJy/sr in microjansky per square arcsecond: 1e12 x (pi / 180 / 3600)^2.
 MJSR_TO_UJA2 = 1e12 * (np.pi / 180 / 3600) ** 2
+
+#: The planes that go with the square of the factor.
+VARIANCES = ("var_poisson", "var_rnoise", "var_flat")
 
 _DAYS_PER_YEAR = 365.0
 
@@ -59,3 +64,34 @@ def fading(coefficients: Mapping[str, Mapping[str, Any]], mjd: float) -> float:
         else:
             raise ValueError(f"expected a trend linear, exponential or powerlaw, but got {trend!r}")
     return float(fraction)
+
+
+def scale_planes(
+    planes: Mapping[str, np.ndarray], dq: np.ndarray, factor: float
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Multiply an image and its errors by a factor, and mark with one voice what cannot be used.
+
+    Parameters
+    ----------
+    planes : mapping
+        ``data``, ``err`` and any of `VARIANCES`, which take the square of the factor: arrays of one shape, float32.
+    dq : uint32, of the same shape
+    factor : float
+
+    Returns
+    -------
+    planes : dict
+        Where any of them is NaN or the flags say DO_NOT_USE, all of them are NaN.
+    dq : uint32
+        With DO_NOT_USE there; ``dq`` itself where that is so already.
+    """
+    do_not_use = bits.PIXEL["DO_NOT_USE"]
+    flagged = (dq & do_not_use) != 0
+    invalid = flagged.copy()
+    scaled = {}
+    for name, plane in planes.items():
+        scaled[name] = plane * np.float32(factor**2 if name in VARIANCES else factor)
+        invalid |= np.isnan(plane)
+    for plane in scaled.values():
+        plane[invalid] = np.nan
+    return scaled, dq if (invalid == flagged).all() else dq | np.where(invalid, do_not_use, np.uint32(0))

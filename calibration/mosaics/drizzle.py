@@ -107,10 +107,19 @@ def _spread_square(first, second, third, fourth, nplanes, judge, weight, pixmap,
             # Output pixel i reaches from i - 0.5 to i + 0.5.
             i0, i1 = int(np.floor(cx - wide + 0.5)), int(np.floor(cx + wide + 0.5))
             j0, j1 = int(np.floor(cy - high + 0.5)), int(np.floor(cy + high + 0.5))
+            four = i1 == i0 + 1 and j1 == j0 + 1
+            if four:
+                four, lower_left, lower, left = _quarters(cx - i0 - 0.5, cy - j0 - 0.5, ax, ay, bx, by)
             for j in range(max(j0, 0), min(j1, my - 1) + 1):
                 for i in range(max(i0, 0), min(i1, mx - 1) + 1):
                     if i0 == i1 and j0 == j1:
                         part = w
+                    elif four:
+                        if j == j0:
+                            covered = lower_left if i == i0 else lower - lower_left
+                        else:
+                            covered = left - lower_left if i == i0 else area - left - lower + lower_left
+                        part = w * np.float32(covered / area)
                     else:
                         u, v = cx - i + 0.5, cy - j + 0.5
                         covered = abs(
@@ -129,6 +138,29 @@ def _spread_square(first, second, third, fourth, nplanes, judge, weight, pixmap,
                             sums[2, j, i] += part * third[y, x]
                         if nplanes > 3:
                             sums[3, j, i] += part * fourth[y, x]
+
+
+@compiled
+def _quarters(u, v, ax, ay, bx, by):
+    """What a pixel covers of four output pixels that meet at the origin: the lower left one, both lower, both left ones.
+
+    Its centre is (u, v), its half sides a and b. It must be so little turned that a line along an axis through the
+    origin leaves it through opposite sides, as almost all do; the first value tells whether it is.
+    """
+    if abs(ax) < abs(bx):
+        ax, ay, bx, by = bx, by, ax, ay
+    if ax < 0:
+        ax, ay = -ax, -ay
+    if by < 0:
+        bx, by = -bx, -by
+    if not (abs(u) < ax - abs(bx) and abs(v) < by - abs(ay)):
+        return False, 0.0, 0.0, 0.0
+    slope, lean = ay / ax, bx / by
+    half = 2 * (ax * by - ay * bx)
+    corner_x, corner_y = u - ax - bx, v - ay - by
+    # The quadrilateral from the corner along both sides to the axes, and to the origin.
+    lower_left = 0.5 * (corner_x * (corner_y - corner_x * slope) + corner_y * (corner_x - corner_y * lean))
+    return True, lower_left, half - 2 * v * (ax - ay * lean), half - 2 * u * (by - bx * slope)
 
 
 @compiled

@@ -10,13 +10,13 @@ References
 JWST pipeline documentation, "outlier_detection", section "Imaging data". Hack and others 2012, "DrizzlePac Handbook".
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from drizzle.resample import blot_image
 
 from calibration.jit import kernel
+from calibration.strips import map_rows, rows_of
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,48 @@ def mask_low_weight(data: np.ndarray, weight: np.ndarray, share: float) -> np.nd
 
 
 def _clipped_mean(values: np.ndarray, sigma: float = 3.0, rounds: int = 5) -> float:
-    for _ in range(rounds):
-        kept = values[np.abs(values - np.median(values)) <= sigma * values.std(dtype=float)]
-        if kept.size == values.size:
+    """The mean without what is far from the median, which some 100 000 of the values tell well enough."""
+    low, high = -np.inf, np.inf
+    step = max(1, values.size // 100_000)
+    before = -1
+    for _ in range(rounds + 1):
+        count, mean, spread = _mean_and_spread(values, low, high)
+        if count == before:
             break
-        values = kept
-    return float(values.mean(dtype=float))
+        before = count
+        some = values[::step]
+        middle = float(np.median(some[(some >= low) & (some <= high)]))
+        low, high = middle - sigma * spread, middle + sigma * spread
+    return mean
 
 
-def median_image(stack: Sequence[np.ndarray]) -> np.ndarray:
-    """(ny, nx) float32 median of images without their NaN; NaN where all are."""
-    cube = np.stack([np.asarray(plane, np.float32) for plane in stack])
+# k = value
+@kernel
+def _mean_and_spread(values, low, high):
+    origin = np.float64(values[0])
+    n, total, squares = 0, 0.0, 0.0
+    for k in range(len(values)):
+        value = np.float64(values[k])
+        if value >= low and value <= high:
+            n += 1
+            total += value - origin
+            squares += (value - origin) ** 2
+    mean = total / n
+    return n, origin + mean, np.sqrt(max(squares / n - mean * mean, 0.0))
+
+
+def median_image(cube: Any) -> np.ndarray:
+    """(ny, nx) float32 median of images (nimages, ny, nx) without their NaN; NaN where all are.
+
+    The cube may be on disk (``infra.products.stored``); then it is read in strips of rows.
+    """
     median = np.empty(cube.shape[1:], np.float32)
-    _median(cube, median)
+
+    def strip(rows: slice) -> None:
+        part, first = rows_of(cube, rows)
+        _median(part[:, rows.start - first : rows.stop - first], median[rows])
+
+    map_rows(strip, cube)
     return median
 
 
@@ -65,21 +94,53 @@ def _median(cube, median):
         for x in range(nx):
             n = 0
             for k in range(nimages):
-                value = cube[k, y, x]
-                if not np.isnan(value):
-                    # Insert in order: there are few.
-                    at = n
-                    while at > 0 and values[at - 1] > value:
-                        values[at] = values[at - 1]
-                        at -= 1
-                    values[at] = value
+                if not np.isnan(cube[k, y, x]):
+                    values[n] = cube[k, y, x]
                     n += 1
             if n == 0:
                 median[y, x] = np.nan
-            elif n % 2:
-                median[y, x] = values[n // 2]
             else:
-                median[y, x] = (values[n // 2 - 1] + values[n // 2]) / np.float32(2)
+                upper = _smallest(values, n, n // 2)
+                if n % 2:
+                    median[y, x] = upper
+                else:
+                    # What is below stands before it, in some order.
+                    lower = values[0]
+                    for k in range(1, n // 2):
+                        lower = max(lower, values[k])
+                    median[y, x] = (lower + upper) / np.float32(2)
+
+
+@kernel
+def _smallest(values, n, rank):
+    """The value of this rank among the first n, which are moved so that no larger one stands before it (Hoare 1961)."""
+    low, high = 0, n - 1
+    while high - low > 16:
+        pivot = values[(low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if rank <= j:
+            high = j
+        elif rank >= i:
+            low = i
+        else:
+            return values[rank]
+    for k in range(low + 1, high + 1):
+        value = values[k]
+        at = k
+        while at > low and values[at - 1] > value:
+            values[at] = values[at - 1]
+            at -= 1
+        values[at] = value
+    return values[rank]
 
 
 def blot(median: np.ndarray, pixmap: np.ndarray) -> np.ndarray:
@@ -96,9 +157,30 @@ def blot(median: np.ndarray, pixmap: np.ndarray) -> np.ndarray:
     (my, mx) float32
         NaN where the median does not reach.
     """
-    image = np.full(pixmap.shape[:2], np.nan, np.float32)
-    blot_image(median, np.where(np.isnan(pixmap), -1.0, pixmap), out_img=image, fillval=np.nan, interp="linear")
+    image = np.empty(pixmap.shape[:2], np.float32)
+    _interpolate(median, pixmap, image)
     return image
+
+
+# y, x = row and column of a pixel of the exposure; j, i = of the median
+@kernel
+def _interpolate(median, pixmap, image):
+    ny, nx = image.shape
+    my, mx = median.shape
+    for y in range(ny):
+        for x in range(nx):
+            at_x, at_y = pixmap[y, x, 0], pixmap[y, x, 1]
+            # NaN compares false.
+            if not (at_x >= 0 and at_y >= 0 and at_x < mx - 0.5 and at_y < my - 0.5):
+                image[y, x] = np.nan
+                continue
+            i, j = int(at_x), int(at_y)
+            # Beyond the middle of the last pixel there is nothing to interpolate with.
+            p, q = (at_x - i if i + 1 < mx else 0.0), (at_y - j if j + 1 < my else 0.0)
+            i2, j2 = min(i + 1, mx - 1), min(j + 1, my - 1)
+            image[y, x] = (1 - q) * ((1 - p) * median[j, i] + p * median[j, i2]) + q * (
+                (1 - p) * median[j2, i] + p * median[j2, i2]
+            )
 
 
 def flag_outliers(

@@ -176,15 +176,32 @@ def drizzle(
 
 def _window(pixmap: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice] | None:
     """The part of the mosaic that an exposure can reach; None if there is none."""
-    if not np.isfinite(pixmap).any():
+    low_x, low_y, high_x, high_y = _extent(pixmap)
+    if not low_x <= high_x or max(abs(low_x), abs(low_y), abs(high_x), abs(high_y)) > 1e9:
         return None
-    low = np.nanmin(pixmap, axis=(0, 1)) - 3
-    high = np.nanmax(pixmap, axis=(0, 1)) + 4
-    if not np.isfinite([low, high]).all():
-        return None
-    x0, y0 = np.maximum(low, 0).astype(int)
-    x1, y1 = np.minimum(high, (shape[1], shape[0])).astype(int)
+    x0, y0 = max(int(low_x) - 3, 0), max(int(low_y) - 3, 0)
+    x1, y1 = min(int(high_x) + 4, shape[1]), min(int(high_y) + 4, shape[0])
     return (slice(y0, y1), slice(x0, x1)) if x1 > x0 and y1 > y0 else None
+
+
+@compiled
+def _extent(pixmap):
+    """Least x and y, largest x and y, of what is not NaN; the least is above the largest where all is."""
+    ny, nx = pixmap.shape[:2]
+    low_x, low_y, high_x, high_y = np.inf, np.inf, -np.inf, -np.inf
+    for y in range(ny):
+        for x in range(nx):
+            at_x, at_y = pixmap[y, x, 0], pixmap[y, x, 1]
+            # NaN compares false.
+            if at_x < low_x:
+                low_x = at_x
+            if at_x > high_x:
+                high_x = at_x
+            if at_y < low_y:
+                low_y = at_y
+            if at_y > high_y:
+                high_y = at_y
+    return low_x, low_y, high_x, high_y
 
 
 # y = row, x = column

@@ -13,7 +13,7 @@ JWST pipeline documentation, "skymatch". The mode is the one of IRAF's imstatist
 three bins, of a histogram in steps of a tenth of a standard deviation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,85 +51,186 @@ class SkyStatistic:
 
 @dataclass(frozen=True)
 class SkyImage:
-    """An image whose sky is measured: ``data`` (ny, nx) float32, ``good`` (ny, nx) bool, ``wcs``."""
+    """An image whose sky is measured.
 
-    data: np.ndarray
-    good: np.ndarray
+    ``read`` gives its ``data`` (ny, nx) float32 and which pixels are ``good`` (ny, nx) bool; it is called once, and one
+    image is in memory at a time. ``shape`` is (ny, nx).
+    """
+
+    read: Callable[[], tuple[np.ndarray, np.ndarray]]
+    shape: tuple[int, int]
     wcs: WCS
 
 
-def sky_level(data: np.ndarray, use: np.ndarray, statistic: SkyStatistic) -> tuple[float, int]:
-    """The sky level of an image and the number of pixels that it was measured with.
+@dataclass(frozen=True)
+class Sorted:
+    """Values (n,) float32 in their order, and sums of blocks of them, so that what lies between two limits is known at once.
 
-    Parameters
-    ----------
-    data : (ny, nx) float32
-    use : (ny, nx) bool
-        Pixels to look at; NaN is left out.
-    statistic : SkyStatistic
-
-    Returns
-    -------
-    level : float
-        NaN if no pixel can be used.
-    npix : int
+    ``sums`` (3, nblocks + 1) float64: how many there are before each block, and the sums of their distances from ``origin``
+    and of those squared.
     """
-    low, high = statistic.lower, statistic.upper
-    for _ in range(statistic.nclip + 1):
-        npix, mean, spread, least, most = _moments(data, use, low, high)
-        if npix == 0:
-            return np.nan, 0
-        clip = low, high
-        low = max(statistic.lower, mean - statistic.lsigma * spread)
-        high = min(statistic.upper, mean + statistic.usigma * spread)
-    if statistic.kind == "mean":
-        return mean, npix
-    if statistic.kind == "median":
-        with np.errstate(invalid="ignore"):
-            values = data[use & (data >= clip[0]) & (data <= clip[1])]
-        return float(np.median(values)), npix
-    width = statistic.binwidth * spread
-    if not width > 0 or most - least < width:
-        return mean, npix
-    nbins = int((most - least) / width) + 1
-    counts = np.zeros(nbins, np.int64)
-    _histogram(data, use, least, (most - least) / (nbins - 1), counts)
-    return least + width * (_peak(counts) if statistic.kind == "mode" else _middle(counts)), npix
+
+    values: np.ndarray
+    origin: float
+    sums: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray, origin: float | None = None) -> "Sorted":
+        """``values`` in any order."""
+        values = np.sort(values)
+        if origin is None:
+            origin = float(values[len(values) // 2]) if len(values) else 0.0
+        sums = np.zeros((3, len(values) // _BLOCK + 2))
+        _sum_blocks(values, origin, sums)
+        return cls(values, origin, sums)
+
+    def rank(self, limit: float, inclusive: bool = False) -> int:
+        """How many values are below a limit, or at most there."""
+        return _rank(self.values, limit, inclusive)
+
+    def between(self, low: float, high: float) -> np.ndarray:
+        """Number, sum and sum of squares [from the origin] of the values from ``low`` to ``high``."""
+        first, last = self.rank(low), self.rank(high, True)
+        return _sum_to(self.values, self.origin, self.sums, last) - _sum_to(self.values, self.origin, self.sums, first)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Some pixels of an image: those of ``all`` but for those of ``without``, which are among them."""
+
+    all: Sorted
+    without: Sorted
+
+    def between(self, low: float, high: float) -> tuple[int, float, float]:
+        """Number, mean and standard deviation of the values from ``low`` to ``high``."""
+        number, total, squares = self.all.between(low, high) - self.without.between(low, high)
+        if number == 0:
+            return 0, np.nan, np.nan
+        mean = total / number
+        return int(number), self.all.origin + mean, float(np.sqrt(max(squares / number - mean**2, 0.0)))
+
+    def rank(self, limit: float, inclusive: bool = False) -> int:
+        """How many values are below a limit, or at most there."""
+        return self.all.rank(limit, inclusive) - self.without.rank(limit, inclusive)
+
+    def at(self, rank: int) -> float:
+        """The value of a rank, from 0 on."""
+        values = self.all.values
+        first, last = rank, min(rank + len(self.without.values), len(values) - 1)
+        while first < last:
+            middle = (first + last) // 2
+            first, last = (first, middle) if self.rank(values[middle], True) > rank else (middle + 1, last)
+        return float(values[first])
+
+
+#: Values in a block.
+_BLOCK = 1024
+
+
+# k = value, b = block
+@kernel
+def _rank(values, limit, inclusive):
+    """By bisection, in float64: NumPy would convert all values first."""
+    first, last = 0, len(values)
+    while first < last:
+        middle = (first + last) // 2
+        if values[middle] < limit or (inclusive and values[middle] == limit):
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@kernel
+def _sum_blocks(values, origin, sums):
+    for b in range(sums.shape[1] - 1):
+        total, squares = 0.0, 0.0
+        last = min((b + 1) * _BLOCK, len(values))
+        for k in range(b * _BLOCK, last):
+            distance = np.float64(values[k]) - origin
+            total += distance
+            squares += distance * distance
+        sums[0, b + 1], sums[1, b + 1], sums[2, b + 1] = last, sums[1, b] + total, sums[2, b] + squares
+
+
+@kernel
+def _sum_to(values, origin, sums, last):
+    """Number, sum and sum of squares of the first ``last`` values."""
+    b = last // _BLOCK
+    total, squares = sums[1, b], sums[2, b]
+    for k in range(b * _BLOCK, last):
+        distance = np.float64(values[k]) - origin
+        total += distance
+        squares += distance * distance
+    return np.array([np.float64(last), total, squares])
+
+
+class ImagePixels:
+    """The good pixels of an image, which are sorted once, for any part of it.
+
+    Most overlaps are all of the image but for a rim: then the rim is looked at, and taken away.
+    """
+
+    def __init__(self, data: np.ndarray, good: np.ndarray) -> None:
+        self._data, self._good = data, good & np.isfinite(data)
+        self._everywhere = Sorted.of(data[self._good])
+        self._none = Sorted.of(np.zeros(0, np.float32), self._everywhere.origin)
+
+    def everywhere(self) -> Pixels:
+        """All of them."""
+        return Pixels(self._everywhere, self._none)
+
+    def within(self, covered: np.ndarray) -> Pixels:
+        """Those where ``covered`` (ny, nx) bool."""
+        mostly = 2 * np.count_nonzero(covered) > covered.size
+        some = np.empty(covered.size, np.float32)
+        some = some[: _gather(self._data, self._good, covered, not mostly, some)]
+        found = Sorted.of(some, self._everywhere.origin)
+        return Pixels(self._everywhere, found) if mostly else Pixels(found, self._none)
 
 
 # y = row, x = column
 @kernel
-def _moments(data, use, low, high):
-    n, total, squares, least, most = 0, 0.0, 0.0, np.inf, -np.inf
-    # Sums about a typical value keep their digits.
-    origin = np.nan
+def _gather(data, good, covered, inside, values):
+    """Put the good pixels that are covered, or those that are not, one after the other; returns how many."""
     ny, nx = data.shape
+    n = 0
     for y in range(ny):
         for x in range(nx):
-            value = np.float64(data[y, x])
-            if use[y, x] and value >= low and value <= high:
-                if n == 0:
-                    origin = value
+            if covered[y, x] == inside and good[y, x]:
+                values[n] = data[y, x]
                 n += 1
-                total += value - origin
-                squares += (value - origin) ** 2
-                least = min(least, value)
-                most = max(most, value)
-    if n == 0:
-        return 0, np.nan, np.nan, np.nan, np.nan
-    mean = total / n
-    return n, origin + mean, np.sqrt(max(squares / n - mean * mean, 0.0)), least, most
+    return n
 
 
-@kernel
-def _histogram(data, use, start, width, counts):
-    ny, nx = data.shape
-    for y in range(ny):
-        for x in range(nx):
-            if use[y, x] and data[y, x] >= start:
-                bin = int((data[y, x] - start) / width)
-                if bin < len(counts):
-                    counts[bin] += 1
+def sky_level(pixels: Pixels, statistic: SkyStatistic) -> tuple[float, int]:
+    """The sky level of some pixels and the number of pixels that it was measured with; NaN and 0 if there is none."""
+    low, high = statistic.lower, statistic.upper
+    before = -1
+    for _ in range(statistic.nclip + 1):
+        npix, mean, spread = pixels.between(low, high)
+        if npix == 0:
+            return np.nan, 0
+        clip = low, high
+        if npix == before:  # nothing more is clipped
+            break
+        before = npix
+        low = max(statistic.lower, mean - statistic.lsigma * spread)
+        high = min(statistic.upper, mean + statistic.usigma * spread)
+    if statistic.kind == "mean":
+        return mean, npix
+    first = pixels.rank(clip[0])
+    if statistic.kind == "median":
+        return (pixels.at(first + (npix - 1) // 2) + pixels.at(first + npix // 2)) / 2, npix
+    least, most = pixels.at(first), pixels.at(first + npix - 1)
+    width = statistic.binwidth * spread
+    if not width > 0 or most - least < width:
+        return mean, npix
+    nbins = int((most - least) / width) + 1
+    # The largest value begins a bin of its own.
+    edges = least + (most - least) / (nbins - 1) * np.arange(nbins)
+    histogram = np.diff([pixels.rank(edge) for edge in edges], append=first + npix)
+    return least + width * (_peak(histogram) if statistic.kind == "mode" else _middle(histogram)), npix
 
 
 def _peak(counts: np.ndarray) -> float:
@@ -175,14 +276,14 @@ def match_skies(
     list of float
         NaN for an image that has no sky or, with "match", overlaps none.
     """
+    levels, overlaps = _measure(images, groups, "match" in method, method != "match", statistic)
     offsets = np.zeros(len(groups))
     if "match" in method:
-        offsets = _matched(images, groups, statistic)
+        offsets = _matched(*overlaps)
         known = np.isfinite(offsets)
         if known.any():
             offsets[known] -= offsets[known].min() if match_down else offsets[known].max()
     if method != "match":
-        levels = np.array([min(sky_level(images[k].data, images[k].good, statistic)[0] for k in g) for g in groups])
         if "global" in method:
             rest = levels - np.nan_to_num(offsets)
             levels = np.full(len(groups), np.nanmin(rest) if np.isfinite(rest).any() else np.nan)
@@ -196,22 +297,56 @@ def match_skies(
     return result
 
 
-def _matched(images: Sequence[SkyImage], groups: Sequence[Sequence[int]], statistic: SkyStatistic) -> np.ndarray:
-    level, weight = np.full((2, len(groups), len(groups)), np.nan)
-    for a in range(len(groups)):
-        for b in range(len(groups)):
-            if a != b:
-                level[a, b], weight[a, b] = _level_in_overlap(images, groups[a], groups[b], statistic)
+def _measure(
+    images: Sequence[SkyImage],
+    groups: Sequence[Sequence[int]],
+    in_overlaps: bool,
+    whole: bool,
+    statistic: SkyStatistic,
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """The sky of each group, and that of each where each other one looks too: levels and numbers of pixels.
+
+    One image after the other is read.
+    """
+    number = len(groups)
+    levels = np.full(number, np.nan)
+    total, count = np.zeros((2, number, number))
+    outlines = [_outline(image) for image in images]
+    for a, group in enumerate(groups):
+        for k in group:
+            image = ImagePixels(*images[k].read())
+            if whole:
+                levels[a] = np.fmin(levels[a], sky_level(image.everywhere(), statistic)[0])
+            if not in_overlaps:
+                continue
+            polygons = _seen_by(images[k], outlines)
+            for b, other in enumerate(groups):
+                if a == b:
+                    continue
+                covered = np.zeros(images[k].shape, np.bool_)
+                for m in other:
+                    fill_polygon(*polygons[m], covered)
+                level, npix = sky_level(image.within(covered), statistic)
+                if npix:
+                    total[a, b] += level * npix
+                    count[a, b] += npix
+    with np.errstate(invalid="ignore"):
+        return levels, (total / count, count)
+
+
+def _matched(level: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """The offset of each group by least squares; NaN for one that overlaps none."""
+    number = len(level)
     rows, values = [], []
-    for a in range(len(groups)):
-        for b in range(a + 1, len(groups)):
-            if weight[a, b] > 0 and weight[b, a] > 0:
-                mean = (weight[a, b] + weight[b, a]) / 2
-                row = np.zeros(len(groups))
+    for a in range(number):
+        for b in range(a + 1, number):
+            if count[a, b] > 0 and count[b, a] > 0:
+                mean = (count[a, b] + count[b, a]) / 2
+                row = np.zeros(number)
                 row[a], row[b] = mean, -mean
                 rows.append(row)
                 values.append(mean * (level[a, b] - level[b, a]))
-    offsets = np.full(len(groups), np.nan)
+    offsets = np.full(number, np.nan)
     if rows:
         matrix = np.array(rows)
         solved = np.linalg.pinv(matrix, rcond=1e-12) @ np.array(values)
@@ -220,42 +355,39 @@ def _matched(images: Sequence[SkyImage], groups: Sequence[Sequence[int]], statis
     return offsets
 
 
-def _level_in_overlap(
-    images: Sequence[SkyImage], group: Sequence[int], other: Sequence[int], statistic: SkyStatistic
-) -> tuple[float, float]:
-    """The sky level of a group where another group looks too, and its number of pixels."""
-    total, count = 0.0, 0
-    for k in group:
-        image = images[k]
-        shared = np.zeros(image.data.shape, bool)
-        for m in other:
-            shared |= covered_by(image.wcs, image.data.shape, images[m].wcs, images[m].data.shape)
-        shared &= image.good
-        level, npix = sky_level(image.data, shared, statistic)
-        if npix:
-            total += level * npix
-            count += npix
-    return (total / count, float(count)) if count else (np.nan, 0.0)
-
-
-def covered_by(wcs: WCS, shape: tuple[int, int], other: WCS, other_shape: tuple[int, int]) -> np.ndarray:
-    """(ny, nx) bool: which pixels of an image another one covers, by its outline with eight points along a side."""
-    (x0, x1), (y0, y1) = pixel_box(other, other_shape)
+def _outline(image: SkyImage) -> tuple[np.ndarray, np.ndarray]:
+    """The sky along the rim of an image: right ascension and declination [deg] of eight points along a side."""
+    (x0, x1), (y0, y1) = pixel_box(image.wcs, image.shape)
     along = np.linspace(0, 1, 8, endpoint=False)
     x = np.concatenate([x0 + (x1 - x0) * along, np.full(8, x1), x1 - (x1 - x0) * along, np.full(8, x0)])
     y = np.concatenate([np.full(8, y0), y0 + (y1 - y0) * along, np.full(8, y1), y1 - (y1 - y0) * along])
-    px, py = wcs.invert(*other(x, y, with_bounding_box=False), with_bounding_box=False)
-    covered = np.zeros(shape, np.bool_)
-    if np.isfinite(px).all() and np.isfinite(py).all():
-        _fill(np.asarray(px, float), np.asarray(py, float), covered)
+    return image.wcs(x, y, with_bounding_box=False)
+
+
+def _seen_by(image: SkyImage, outlines: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """The outlines of images, (2, 32) each, in the pixels (x, y) of one."""
+    sky = np.array(outlines)
+    x, y = image.wcs.invert(sky[:, 0].ravel(), sky[:, 1].ravel(), with_bounding_box=False)
+    return list(np.stack([np.reshape(x, sky[:, 0].shape), np.reshape(y, sky[:, 0].shape)], axis=1).astype(float))
+
+
+def covered_by(image: SkyImage, other: SkyImage) -> np.ndarray:
+    """(ny, nx) bool: which pixels of an image another one covers, by its outline with eight points along a side."""
+    covered = np.zeros(image.shape, np.bool_)
+    fill_polygon(*_seen_by(image, [_outline(other)])[0], covered)
     return covered
 
 
-# y = row, e = edge
+# y = row, x = column, e = edge
 @kernel
-def _fill(px, py, covered):
+def fill_polygon(px, py, covered):
+    """Set what is inside a convex polygon; nothing if a corner is not finite."""
     ny, nx = covered.shape
-    for y in range(ny):
+    for e in range(len(px)):
+        if not (np.isfinite(px[e]) and np.isfinite(py[e])):
+            return
+    first_row, last_row = max(0, int(np.ceil(py.min()))), min(ny - 1, int(np.floor(py.max())))
+    for y in range(first_row, last_row + 1):
         left, right = np.inf, -np.inf
         for e in range(len(px)):
             f = (e + 1) % len(px)

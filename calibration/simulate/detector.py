@@ -167,12 +167,18 @@ def join_hits(hits: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(hits) if hits else np.empty(0, HIT)
 
 
+def couple(charge: np.ndarray, detector: Detector) -> np.ndarray:
+    """What the pixels (ny, nx) float32 see of ``charge``, their own and that of their neighbours."""
+    signal = np.empty(charge.shape, np.float32)
+    _couple(charge, detector.ipc, detector.reference, signal)
+    return signal
+
+
 def read(
     charge: np.ndarray, detector: Detector, start: np.ndarray, rng: np.random.Generator, drifts: float = 1.0
 ) -> np.ndarray:
     """One frame (ny, nx) float32 [DN] of the accumulated ``charge`` [e-], clipped as the converter clips it."""
-    signal = np.empty(charge.shape, np.float32)
-    _couple(charge, detector.ipc, detector.reference, signal)
+    signal = couple(charge, detector)
     signal /= detector.gain
     np.minimum(signal, detector.well, out=signal)
     measured = np.empty_like(signal)

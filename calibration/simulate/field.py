@@ -154,6 +154,17 @@ def step_on_sky(distortion: Distortion, pointing: Pointing, v2: float, v3: float
     )
 
 
+def pointing_of(distortion: Distortion, pointing: Pointing, other: Distortion) -> Pointing:
+    """Where ``other`` (another detector, or another instrument) looks while ``distortion`` has this ``pointing``."""
+    step = 0.01  # [arcsec]
+    v2, v3 = np.full(2, other.v2_ref), other.v3_ref + np.array([0.0, step])
+    ra, dec = np.deg2rad(angles_to_sky(distortion, pointing, v2, v3))
+    east = np.sin(ra[1] - ra[0]) * np.cos(dec[1])
+    north = np.cos(dec[0]) * np.sin(dec[1]) - np.sin(dec[0]) * np.cos(dec[1]) * np.cos(ra[1] - ra[0])
+    roll = np.rad2deg(np.arctan2(east, north)) % 360
+    return Pointing(float(np.rad2deg(ra[0])), float(np.rad2deg(dec[0])), float(roll), pointing.va_scale)
+
+
 def _unit_vector(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
     return np.stack(
         (np.cos(longitude) * np.cos(latitude), np.sin(longitude) * np.cos(latitude), np.sin(latitude)), axis=-1

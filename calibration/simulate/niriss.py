@@ -8,6 +8,9 @@ import numpy as np
 
 from calibration.simulate.dispersion import Grism, Trace
 from calibration.simulate.field import ARCSEC, Distortion
+from calibration.simulate.imager import FULL_FRAME_TIME, Imager
+from calibration.simulate.scene import PSF
+from calibration.simulate.throughput import F200W
 
 #: Reference pixel of NIS_CEN, zero-based.
 CENTRE = 1023.5
@@ -39,6 +42,29 @@ def distortion(filter_name: str, pupil: str) -> Distortion:
         v3_ref=-697.723326,
         v3i_yang=0.5695669,
         vparity=-1,
+    )
+
+
+def imager(filter_name: str = "F200W") -> Imager:
+    """The imager behind its one filter, which is in the pupil wheel."""
+    if filter_name != F200W.name:
+        raise ValueError(f"the filter of niriss-imaging must be F200W, not {filter_name!r}")
+    return Imager(
+        instrument="NIRISS",
+        exp_type="NIS_IMAGE",
+        filter="CLEAR",
+        pupil=filter_name,
+        passband=F200W,
+        offset=FILTER_OFFSETS["CLEAR", filter_name],
+        psf=PSF,
+        sky=0.25,
+        star_rates=(2500.0, 4.0),
+        vega_offset=1.70,
+        optics={"NIS": distortion("", "")},
+        apertures={"NIS": "NIS_CEN"},
+        pattern="NISRAPID",
+        frame_time=FULL_FRAME_TIME,
+        ngroups=8,
     )
 
 

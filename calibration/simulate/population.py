@@ -4,13 +4,20 @@ The number goes with the area, about 50 in 1024 x 1024 pixels. Most sources are 
 hundredths of a pixel in some 4 x 90 s of F200W; one in eight is near or below the limit, and a large field has a star that
 saturates. Positions keep a distance from each other, so that most spectra stand alone, and sources with lines stand
 where both grisms put order +1 on the detector.
+
+A field for imaging alone is denser (`make_field`): stars and disks, none of which blends with another.
 """
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from calibration.simulate.field import Distortion, Pointing, pixel_to_sky
-from calibration.simulate.scene import Line, Source
+from calibration.simulate.field import Distortion, Pointing, pixel_to_sky, sky_to_pixel
+from calibration.simulate.imager import Imager
+from calibration.simulate.scene import Line, Source, source_rate
 from calibration.simulate.throughput import AB_ZERO
+from calibration.subarrays import Subarray
 
 DENSITY = 50 / 1024**2  # [pixel^-2]
 FEWEST = 14
@@ -56,6 +63,61 @@ def make_sources(
                 lines=_lines(rng) if kind == "lines" else (),
             )
         )
+    return tuple(sources)
+
+
+#: A field for imaging: side of the cell [pixel] that holds a source, how far from its middle that may be, kinds in turn.
+CELL, JITTER = 46.0, 9.0
+FIELD_KINDS = ("star", "star", "disk", "star")
+FIELD_RADII = (1.2, 3.0)  # [pixel], half-light radii of disks
+
+
+def make_field(
+    imager: Imager, views: Sequence[tuple[Distortion, Pointing, Subarray]], rng: np.random.Generator
+) -> tuple[Source, ...]:
+    """Stars and disks on all that the views see: a distortion, a pointing and the area of the detector that is read.
+
+    Rates go from the brightest to the faintest of the imager in equal steps of magnitude, in no order on the sky.
+    """
+    optics, pointing, _ = views[0]
+    scale = float(np.sqrt(optics.pixel_area(optics.x_ref, optics.y_ref)))
+    # A plane of square pixels about the first view.
+    axis = np.zeros((4, 4))
+    axis[1, 0] = scale
+    plane = replace(optics, x_ref=0.0, y_ref=0.0, x_coeffs=axis, y_coeffs=axis.T)
+    corners = []
+    for distortion, seen_from, area in views:
+        x = np.array([0, area.xsize - 1, area.xsize - 1, 0]) + area.xstart - 1
+        y = np.array([0, 0, area.ysize - 1, area.ysize - 1]) + area.ystart - 1
+        corners.append(sky_to_pixel(plane, pointing, *pixel_to_sky(distortion, seen_from, x, y)))
+    low, high = np.min(corners, axis=(0, 2)), np.max(corners, axis=(0, 2))
+    columns, rows = (np.arange(start + 0.5 * CELL, stop, CELL) for start, stop in zip(low, high, strict=True))
+    cells = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
+    cells += rng.uniform(-JITTER, JITTER, cells.shape)
+    ra, dec = pixel_to_sky(plane, pointing, *cells.T)
+    seen = np.zeros(ra.size, bool)
+    for distortion, seen_from, area in views:
+        x, y = sky_to_pixel(distortion, seen_from, ra, dec)
+        x, y = x - area.xstart + 1, y - area.ystart + 1
+        seen |= (x > MARGIN) & (x < area.xsize - MARGIN) & (y > MARGIN) & (y < area.ysize - MARGIN)
+    count = int(seen.sum())
+    brightest, faintest = imager.star_rates
+    rates = brightest * (faintest / brightest) ** ((rng.permutation(count) + 0.5) / count)
+    sources = []
+    for i, (at_ra, at_dec, rate) in enumerate(zip(ra[seen], dec[seen], rates, strict=True)):
+        star = FIELD_KINDS[i % len(FIELD_KINDS)] == "star"
+        source = Source(
+            number=i + 1,
+            ra=float(at_ra),
+            dec=float(at_dec),
+            continuum=1.0,
+            slope=float(rng.uniform(-1.5, 1.0)),
+            radius=0.0 if star else float(rng.uniform(*FIELD_RADII)) * scale,
+            axis_ratio=1.0 if star else float(rng.uniform(0.5, 0.95)),
+            position_angle=0.0 if star else float(rng.uniform(0, 180)),
+            lines=(),
+        )
+        sources.append(replace(source, continuum=float(rate) / source_rate(source, imager.passband)))
     return tuple(sources)
 
 

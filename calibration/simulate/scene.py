@@ -5,6 +5,7 @@ point-spread function too, is a sum of Gaussians, so that convolution is additio
 source costs microseconds (Hogg & Lang 2013, PASP 125, 719). The point-spread function does not change with wavelength.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from calibration.jit import kernel
 from calibration.simulate.field import Distortion, Pointing, sky_to_pixel
 from calibration.simulate.throughput import AB_ZERO, LIGHT, Passband, direct_rate, mean_flux, wavelengths
 
-#: Point-spread function of the direct image and of every order: (weight, sigma [pixel]).
+#: Point-spread function of NIRISS, of the direct image and of every order: (weight, sigma [pixel]). Core, wings, far wings.
 PSF = ((0.76, 0.55), (0.19, 1.25), (0.05, 3.2))
 
 #: An exponential disk as Gaussians, (weight, variance in units of the half-light radius squared): a non-negative
@@ -101,8 +102,18 @@ def source_magnitude(source: Source, passband: Passband) -> float:
     return float(-2.5 * np.log10(mean_flux(passband, wavelength, source.flux(wavelength)) / AB_ZERO))
 
 
+def wider_psf(core: float) -> tuple[tuple[float, float], ...]:
+    """The point-spread function with a core of another sigma [pixel], and wings that go with it."""
+    return tuple((weight, sigma * core / PSF[0][1]) for weight, sigma in PSF)
+
+
 def components(
-    source: Source, distortion: Distortion, pointing: Pointing, x: float, y: float
+    source: Source,
+    distortion: Distortion,
+    pointing: Pointing,
+    x: float,
+    y: float,
+    psf: Sequence[tuple[float, float]] = PSF,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gaussians of a source on the detector.
 
@@ -113,8 +124,8 @@ def components(
     covariance : (n, 3) float64
         Variances in x and y and the covariance [pixel^2], point-spread function included.
     """
-    psf_weight = np.array([weight for weight, _ in PSF])
-    psf_variance = np.array([sigma**2 for _, sigma in PSF])
+    psf_weight = np.array([weight for weight, _ in psf])
+    psf_variance = np.array([sigma**2 for _, sigma in psf])
     round_psf = np.stack((psf_variance, psf_variance, np.zeros_like(psf_variance)), axis=-1)
     if source.radius == 0:
         return psf_weight, round_psf

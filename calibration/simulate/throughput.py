@@ -4,8 +4,8 @@ One sensitivity serves the scene, the dispersed scene and the PHOTOM references,
 
     d(electrons/s)/d(wavelength) = f_nu A T(wavelength) / (h wavelength)
 
-with the collecting area A and the total throughput T. Values are of the right size for NIRISS (JWST documentation, "NIRISS
-sensitivity"), not measured ones.
+with the collecting area A and the total throughput T. Values are of the right size (JWST documentation, "NIRISS sensitivity",
+"NIRCam filters", "MIRI filters and dispersers", "FGS imaging"), not measured ones.
 """
 
 from collections.abc import Mapping
@@ -38,6 +38,12 @@ class Passband:
 
 
 F200W = Passband("F200W", blue=1.751, red=2.226, edge=0.006, peak=0.52)
+F150W = Passband("F150W", blue=1.331, red=1.668, edge=0.005, peak=0.47)
+F277W = Passband("F277W", blue=2.423, red=3.132, edge=0.009, peak=0.43)
+F444W = Passband("F444W", blue=3.881, red=4.982, edge=0.014, peak=0.47)
+F770W = Passband("F770W", blue=6.581, red=8.687, edge=0.04, peak=0.30)
+F1000W = Passband("F1000W", blue=9.023, red=10.891, edge=0.04, peak=0.28)
+GUIDER = Passband("GUIDER", blue=0.8, red=4.6, edge=0.06, peak=0.50)
 
 #: Order -> (peak efficiency, wavelength of the peak [um], width [um]) of the GR150 grisms.
 GRISM_ORDERS = {0: (0.12, 2.3, 2.0), 1: (0.62, 1.5, 1.1), 2: (0.045, 1.9, 1.2), -1: (0.012, 2.1, 1.5)}

@@ -13,7 +13,7 @@ from gwcs import WCS
 from gwcs.fitswcs import FITSImagingWCSTransform
 from scipy.spatial import ConvexHull
 
-from calibration.wcs.imaging import pixel_box, sample_map
+from calibration.wcs.imaging import pixel_box, sample_map, sip_keywords
 from calibration.wcs.pointing import detector_frame, world_frame
 
 #: A mosaic that is larger is taken for a mistake, unless its size is given.
@@ -142,19 +142,10 @@ def _fits_transform(
 
 
 def fits_keywords(wcs: WCS) -> dict[str, float | str]:
-    """The FITS keywords of the WCS of a mosaic.
-
-    Raises
-    ------
-    ValueError
-        If it is not a plain FITS projection.
-    """
+    """The FITS keywords of the WCS of a mosaic; of one that is no plain FITS projection, an approximation (`sip_keywords`)."""
     transform = wcs.forward_transform
     if not isinstance(transform, FITSImagingWCSTransform):
-        raise ValueError(
-            f"expected the WCS of a mosaic to be a FITSImagingWCSTransform, but it is {type(transform).__name__}; "
-            "give an output WCS that resample made"
-        )
+        return sip_keywords(wcs)
     (crpix1, crpix2), (crval1, crval2) = transform.crpix.value, transform.crval.value
     cdelt, pc, code = transform.cdelt.value, transform.pc.value, transform.projection.prjprm.code
     return {
@@ -197,10 +188,10 @@ def pixel_map(source: WCS, shape: tuple[int, int], target: WCS, max_error: float
     def transform(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return target.invert(*source(x, y, with_bounding_box=False), with_bounding_box=False)
 
-    values, _ = sample_map(transform, shape, max_error)
-    mapped = np.stack(list(values), axis=-1)
-    (x0, x1), (y0, y1) = pixel_box(source, shape)
     ny, nx = shape
+    mapped = np.empty((ny, nx, 2))
+    sample_map(transform, shape, max_error, out=np.moveaxis(mapped, -1, 0))
+    (x0, x1), (y0, y1) = pixel_box(source, shape)
     outside_x = (np.arange(nx) < x0) | (np.arange(nx) > x1)
     outside_y = (np.arange(ny) < y0) | (np.arange(ny) > y1)
     mapped[outside_y] = np.nan

@@ -1,13 +1,15 @@
 """``Image``: slopes and calibrated images, with their files ``_rate`` to ``_i2d``; ``Segmentation``, the map of sources."""
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from infra.products.fits import Hdu, read_fits, write_fits
+from infra.products.fits import Contents, Hdu, ImageOnDisk, open_contents, read_fits, write_fits
 from infra.products.header import Header, ProductError
 from infra.products.stored import Stored
 
@@ -38,6 +40,8 @@ class Image:
         What the steps did: step -> status, options, references.
     side : mapping
         Products that steps made beside this one on request, suffix -> product; they get files of their own.
+    source : callable or None
+        Where given, the planes are `Waiting`, and this reads those that are named, as a dict; see `in_memory`.
     """
 
     header: Header
@@ -55,8 +59,53 @@ class Image:
     hdrtab: np.ndarray | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     side: Mapping[str, Any] = field(default_factory=dict)
+    source: Callable[[frozenset[str]], dict[str, np.ndarray]] | None = field(default=None, compare=False, repr=False)
 
     with_ = replace
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A plane that is in the file of its image until `in_memory` reads it: its shape and dtype, and no values."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    place: ImageOnDisk = field(compare=False, repr=False)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+
+def in_memory(image: Image, *names: str) -> Image:
+    """The image with its planes, or those of them that are named; what waits on disk is read now, each time.
+
+    Of many images that need to be in memory one after the other, each is held as it waits, and read where it is used.
+    """
+    if image.source is None:
+        return image
+    waiting = [name for name in PLANES if isinstance(getattr(image, name), Waiting)]
+    planes = image.source(frozenset(waiting).intersection(names or waiting))
+    return image.with_(source=None, **(dict.fromkeys(waiting) | planes))
+
+
+def edited(image: Image, edit: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]) -> Image:
+    """The image with planes changed by ``edit``, a function of planes by name that returns those it changed.
+
+    At once if it is in memory, else whenever it is read: ``edit`` gets the planes that are read then, and must do without
+    the others.
+    """
+    read = image.source
+    if read is None:
+        planes = {name: getattr(image, name) for name in PLANES if getattr(image, name) is not None}
+        return image.with_(**edit(planes))
+
+    def read_and_edit(names: frozenset[str]) -> dict[str, np.ndarray]:
+        planes = read(names)
+        return {**planes, **edit(planes)}
+
+    return image.with_(source=read_and_edit)
 
 
 @dataclass(frozen=True)
@@ -82,21 +131,48 @@ _PLANES = {
     "var_rnoise": ("VAR_RNOISE", np.float32),
     "var_flat": ("VAR_FLAT", np.float32),
 }
+#: The planes that wait on disk, where an image does.
+PLANES = tuple(_PLANES)
 _TABLES = ("int_times", "hdrtab")
 
 
 def read_image(path: str | Path) -> Image:
     """Read a ``_rate``, ``_rateints``, ``_cal``, ``_calints``, ``_crf`` or ``_i2d`` file."""
-    contents = read_fits(path)
+    return _image_of(read_fits(path))
+
+
+def glance_at_image(path: str | Path, opened: Callable[[], AbstractContextManager[str]]) -> Image:
+    """An image whose planes wait on disk, with all the rest: header, WCS, tables.
+
+    ``opened`` gives the path of the file whenever planes are read. Of a file that is compressed nothing waits.
+    """
+    with open_contents(path, [extname for extname, _ in _PLANES.values()]) as contents:
+        image = _image_of(contents)
+        _ = image.wcs
+        planes = {name: getattr(image, name) for name in PLANES}
+        if any(isinstance(plane, Waiting) and isinstance(plane.place.stream, io.BytesIO) for plane in planes.values()):
+            return read_image(path)
+
+    def read(names: frozenset[str]) -> dict[str, np.ndarray]:
+        with opened() as copy, Path(copy).open("rb") as stream:
+            return {name: replace(planes[name].place, stream=stream).read(dtype=planes[name].dtype) for name in names}
+
+    return image.with_(source=read)
+
+
+def _image_of(contents: Contents) -> Image:
     data = contents.require("SCI")
-    if data.ndim not in (2, 3):
+    if len(data.shape) not in (2, 3):
         raise ProductError(
             f"{contents.name}: expected an image or one per integration, but SCI has the shape {data.shape}"
         )
     planes: dict[str, Any] = {}
     for field_name, (extname, dtype) in _PLANES.items():
         array = contents.get(extname)
-        planes[field_name] = None if array is None else array.astype(dtype, copy=False)
+        if isinstance(array, ImageOnDisk):
+            planes[field_name] = Waiting(array.shape, np.dtype(dtype), array)
+        else:
+            planes[field_name] = None if array is None else array.astype(dtype, copy=False)
     if planes["err"] is None:
         planes["err"] = np.full(data.shape, np.nan, np.float32)
     tables: dict[str, Any] = {field_name: contents.get(field_name.upper()) for field_name in _TABLES}

@@ -131,11 +131,14 @@ class SlitSet:
         In the order of the file: sources brightest first.
     recipe : mapping
         What the steps did.
+    side : mapping
+        Products that steps made beside this one on request, suffix -> product; they get files of their own.
     """
 
     header: Header
     slits: tuple[Slit, ...]
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    side: Mapping[str, Any] = field(default_factory=dict)
 
     with_ = replace
 

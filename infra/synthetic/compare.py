@@ -8,6 +8,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from scipy.optimize import curve_fit
+from scipy.spatial import KDTree
 
 from infra.products.catalog import read_catalog
 from infra.products.image import Image, read_image
@@ -90,7 +91,8 @@ def signal_to_noise(mosaic: Image, x: np.ndarray, y: np.ndarray, flux: np.ndarra
         return mosaic.data[pixels].sum(axis=1), np.sqrt((mosaic.err[pixels].astype(float) ** 2).sum(axis=1))
 
     grid_y, grid_x = (axis.ravel() for axis in np.mgrid[reach : ny - reach : 2 * reach, reach : nx - reach : 2 * reach])
-    empty = np.min(np.hypot(grid_x[:, None] - x, grid_y[:, None] - y), axis=1) > EMPTY
+    known = np.isfinite(x) & np.isfinite(y)
+    empty = KDTree(np.column_stack([x[known], y[known]])).query(np.column_stack([grid_x, grid_y]))[0] > EMPTY
     light, error = sums(grid_x[empty], grid_y[empty])
     pull = (light - np.nanmedian(light)) / error
     excess = 1.4826 * np.nanmedian(np.abs(pull))

@@ -15,15 +15,19 @@ from infra.synthetic.reference_format import about, define_dq, save_reference
 
 @dataclass(frozen=True)
 class Place:
-    """Which detector, and which readout area of it: the keywords of reference files and the rules that choose them."""
+    """Which detector, and which readout area of it: the keywords of reference files and the rules that choose them.
+
+    The numbers of its files begin after ``serial``, so that several detectors can share a folder.
+    """
 
     instrument: str
     detector: str
     subarray: str
+    serial: int = 0
 
-    def name(self, reftype: str, number: int = 1) -> str:
+    def name(self, reftype: str, number: int = 1, suffix: str = "fits") -> str:
         """File name of a reference."""
-        return f"jwst_{self.instrument.lower()}_{reftype}_{number:04}.fits"
+        return f"jwst_{self.instrument.lower()}_{reftype}_{self.serial + number:04}.{suffix}"
 
     def area(self, detector: Detector) -> dict[str, Any]:
         """Subarray keywords of a reference file."""

@@ -6,62 +6,70 @@ from typing import Any
 import numpy as np
 from astropy.time import Time
 
-from calibration.simulate import niriss
+from calibration.simulate import nircam, niriss
 from calibration.simulate.detector import Readout
 from calibration.simulate.field import Distortion, Pointing, angles_to_sky, pixel_to_sky
-from calibration.simulate.references import FULL_SIZE
+from calibration.simulate.imager import Imager
+from calibration.simulate.references import SENSORS
+from calibration.subarrays import Subarray
 from infra.synthetic.reference_format import DATE
 
-PROGRAM, OBSERVATION, VISIT = "09801", "001", "001"
+PROGRAM, OBSERVATION = "09801", "001"
 BARYCENTRIC_DELAY = 141.6  # [s], barycentric minus local time of the made-up epoch
 HELIOCENTRIC_DELAY = 138.2  # [s]
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """One exposure of the program.
+    """One exposure of the program by one detector.
 
     Parameters
     ----------
+    imager
+        Optics, mode and read pattern.
+    detector
+        One of the imager's.
+    visit
+        Number of the visit, from 1; each tile of a mosaic is one.
     activity
         Number of the activity in the visit, from 1; one per exposure specification.
     number
         Number of the exposure in the activity, from 1: its dither point.
     count
         Exposures of the activity.
-    exp_type, filter, pupil
-        Mode and optics.
     specification
         Ordinal of the exposure specification (the pool's ``expspcin``).
     running
         Running number in the visit, from 1.
     dither
         Step of the telescope along (V2, V3) [arcsec].
-    pattern
-        Read pattern, READPATT.
     readout
         Groups and frames.
     start
         Modified Julian date (UTC) of the start.
     """
 
+    imager: Imager
+    detector: str
+    visit: int
     activity: int
     number: int
     count: int
-    exp_type: str
-    filter: str
-    pupil: str
     specification: int
     running: int
     dither: tuple[float, float]
-    pattern: str
     readout: Readout
     start: float
 
     @property
+    def visit_id(self) -> str:
+        """Program, observation and visit."""
+        return f"{PROGRAM}{OBSERVATION}{self.visit:03}"
+
+    @property
     def root(self) -> str:
         """File name without suffix."""
-        return f"jw{PROGRAM}{OBSERVATION}{VISIT}_021{self.activity:02}_{self.number:05}_nis"
+        return f"jw{self.visit_id}_021{self.activity:02}_{self.number:05}_{self.detector.lower()}"
 
     @property
     def duration(self) -> float:
@@ -75,50 +83,49 @@ def duration(readout: Readout) -> float:
 
 
 def exposure_cards(
-    exposure: Exposure, pointing: Pointing, size: int, subarray: str, target: tuple[float, float], planned: int
+    exposure: Exposure, pointing: Pointing, area: Subarray, subarray: str, target: tuple[float, float], planned: int
 ) -> dict[str, Any]:
-    """FITS keyword -> value of a raw exposure of ``size`` x ``size`` pixels; ``planned`` exposures are in the visit."""
-    readout, origin = exposure.readout, (FULL_SIZE - size) // 2
-    distortion = niriss.distortion(exposure.filter, exposure.pupil)
+    """FITS keyword -> value of a raw exposure of an area of the detector; ``planned`` exposures are in the visit."""
+    readout, imager = exposure.readout, exposure.imager
+    fastaxis, slowaxis = _axes(exposure.detector)
     day = 1 / 86400
     end = exposure.start + exposure.duration * day
     middle = 0.5 * (exposure.start + end)
     begin, finish = (Time(mjd, format="mjd", scale="utc").isot for mjd in (exposure.start, end))
     effective = readout.ngroups * readout.nframes * readout.tframe
-    identity = f"{PROGRAM}{OBSERVATION}{VISIT}"
+    identity = exposure.visit_id
     cards: dict[str, Any] = {
         "DATE": DATE, "ORIGIN": "STSCI", "TIMESYS": "UTC", "TIMEUNIT": "s", "FILENAME": f"{exposure.root}_uncal.fits",
         "SDP_VER": "2023_2a", "PRD_VER": "PRDOPSSOC-063", "OSS_VER": "8.4.9", "GSC_VER": "GSC30",
         "TELESCOP": "JWST", "HGA_MOVE": False, "PWFSEET": exposure.start - 1.2, "NWFSEST": exposure.start + 1.1,
         "COMPRESS": False,
-        "TITLE": "A synthetic field", "PI_NAME": "Calweave", "CATEGORY": "CAL", "SUBCAT": "NIRISS",
+        "TITLE": "A synthetic field", "PI_NAME": "Calweave", "CATEGORY": "CAL", "SUBCAT": imager.instrument,
         "DATE-OBS": begin[:10], "TIME-OBS": begin[11:], "DATE-BEG": begin, "DATE-END": finish,
         "OBS_ID": f"V{identity}P00000000021{exposure.activity:02}", "VISIT_ID": identity,
-        "PROGRAM": PROGRAM, "OBSERVTN": OBSERVATION, "VISIT": VISIT, "VISITGRP": "02", "SEQ_ID": "1",
+        "PROGRAM": PROGRAM, "OBSERVTN": OBSERVATION, "VISIT": f"{exposure.visit:03}", "VISITGRP": "02", "SEQ_ID": "1",
         "ACT_ID": f"{exposure.activity:02}", "EXPOSURE": str(exposure.number),
-        "BKGDTARG": False, "TEMPLATE": "NIRISS Wide Field Slitless Spectroscopy", "OBSFOLDR": "Synthetic",
+        "BKGDTARG": False, "TEMPLATE": _TEMPLATES[imager.instrument], "OBSFOLDR": "Synthetic",
         "ENG_QUAL": "OK", "ENGQLPTG": "CALCULATED_TRACK_TR_202111", "VISITYPE": "PRIME_TARGETED_FIXED",
         "VSTSTART": "2023-07-14 09:40:00.0000000", "VISITSTA": "SUCCESSFUL", "NEXPOSUR": planned,
         "INTARGET": False, "TARGOOPP": False, "TSOVISIT": False, "EXP_ONLY": False, "CROWDFLD": False,
         "TARGPROP": "SYNTHETIC-FIELD", "TARGNAME": "SYNTHETIC FIELD", "TARGTYPE": "FIXED",
         "TARG_RA": target[0], "TARG_DEC": target[1], "TARGURA": 0.0, "TARGUDEC": 0.0,
         "MU_RA": 0.0, "MU_DEC": 0.0, "MU_EPOCH": "2023-07-14 00:00:00.0000000", "PROP_RA": target[0], "PROP_DEC": target[1],
-        "INSTRUME": "NIRISS", "DETECTOR": "NIS", "FILTER": exposure.filter, "PUPIL": exposure.pupil,
-        "FOCUSPOS": 0.0, "LAMP": "NONE", "OPMODE": "NONE", "PWCPOS": 291.35, "FWCPOS": _wheel(exposure.filter),
-        "EXPCOUNT": exposure.running, "EXPRIPAR": "PRIME", "EXP_TYPE": exposure.exp_type,
+        "INSTRUME": imager.instrument, "DETECTOR": exposure.detector, **_optics_cards(exposure),
+        "EXPCOUNT": exposure.running, "EXPRIPAR": "PRIME", "EXP_TYPE": imager.exp_type,
         "EXPSTART": exposure.start, "EXPMID": middle, "EXPEND": end, "OSF_FILE": "2023195T120000000_001_osf.xml",
-        "READPATT": exposure.pattern, "NOUTPUTS": 4 if size == FULL_SIZE else 1,
+        "READPATT": imager.pattern, "NOUTPUTS": 4 if area == imager.detector_area or imager.instrument == "MIRI" else 1,
         "NINTS": readout.nints, "NGROUPS": readout.ngroups, "NFRAMES": readout.nframes, "FRMDIVSR": readout.nframes,
         "GROUPGAP": readout.groupgap, "DRPFRMS1": 0, "DRPFRMS3": 0, "NSAMPLES": 1, "TSAMPLE": 10.0,
         "TFRAME": readout.tframe, "TGROUP": readout.tgroup, "EFFINTTM": effective,
         "EFFEXPTM": effective * readout.nints, "DURATION": exposure.duration,
-        "NRSTSTRT": 1, "NRESETS": 1, "ZEROFRAM": False, "DATAPROB": False, "SCA_NUM": 496, "DATAMODE": 92,
+        "NRSTSTRT": 1, "NRESETS": 1, "ZEROFRAM": False, "DATAPROB": False, **_SCA.get(exposure.detector, {}),
         "SCTARATE": 0.0, "IS_PSF": False, "SELFREF": False,
-        "SUBARRAY": subarray, "SUBSTRT1": origin + 1, "SUBSTRT2": origin + 1, "SUBSIZE1": size, "SUBSIZE2": size,
-        "FASTAXIS": -2, "SLOWAXIS": -1,
+        "SUBARRAY": subarray, "SUBSTRT1": area.xstart, "SUBSTRT2": area.ystart, "SUBSIZE1": area.xsize,
+        "SUBSIZE2": area.ysize, "FASTAXIS": fastaxis, "SLOWAXIS": slowaxis,
         "PATTTYPE": "NONE", "PATT_NUM": exposure.number, "NUMDTHPT": exposure.count, "SUBPXPTS": 1,
         "XOFFSET": exposure.dither[0], "YOFFSET": exposure.dither[1],
-        "APERNAME": "NIS_CEN", "PPS_APER": "NIS_CEN",
+        "APERNAME": imager.apertures[exposure.detector], "PPS_APER": imager.apertures[exposure.detector],
         "BARTDELT": BARYCENTRIC_DELAY, "BSTRTIME": exposure.start + BARYCENTRIC_DELAY * day,
         "BENDTIME": end + BARYCENTRIC_DELAY * day, "BMIDTIME": middle + BARYCENTRIC_DELAY * day,
         "HELIDELT": HELIOCENTRIC_DELAY, "HSTRTIME": exposure.start + HELIOCENTRIC_DELAY * day,
@@ -137,24 +144,52 @@ def exposure_cards(
         "VA_SCALE": pointing.va_scale, "VA_RA": pointing.ra_ref - 0.004, "VA_DEC": pointing.dec_ref + 0.002,
         "BUNIT": "DN", "RADESYS": "ICRS",
     }  # fmt: skip
-    cards.update(_wcs_cards(distortion, pointing, size, origin))
+    cards.update(_wcs_cards(exposure, pointing, area))
     return cards
 
 
-def _wheel(filter_name: str) -> float:
-    return niriss.WHEEL.get(filter_name, 235.15)
+_TEMPLATES = {
+    "NIRISS": "NIRISS Wide Field Slitless Spectroscopy",
+    "NIRCAM": "NIRCam Imaging",
+    "MIRI": "MIRI Imaging",
+    "FGS": "FGS External Calibration",
+}
+_SCA = {"NIS": {"SCA_NUM": 496, "DATAMODE": 92}}
 
 
-def _wcs_cards(distortion: Distortion, pointing: Pointing, size: int, origin: int) -> dict[str, Any]:
+def _optics_cards(exposure: Exposure) -> dict[str, Any]:
+    """Wheels and lamps, as each instrument has them."""
+    imager = exposure.imager
+    wheels = {"FILTER": imager.filter, "PUPIL": imager.pupil}
+    if imager.instrument == "NIRISS":
+        position = niriss.WHEEL.get(imager.filter, 235.15)
+        return {**wheels, "FOCUSPOS": 0.0, "LAMP": "NONE", "OPMODE": "NONE", "PWCPOS": 291.35, "FWCPOS": position}
+    if imager.instrument == "NIRCAM":
+        where = {key.upper(): value for key, value in nircam.module_and_channel(exposure.detector).items()}
+        return {**where, **wheels, "PILIN": False, "CORONMSK": "NONE"}
+    return {key: value for key, value in wheels.items() if value}
+
+
+def _axes(detector: str) -> tuple[int, int]:
+    """FASTAXIS and SLOWAXIS."""
+    if detector == "MIRIMAGE":
+        return 1, 2
+    return SENSORS[detector].fastaxis, SENSORS[detector].slowaxis
+
+
+def _wcs_cards(exposure: Exposure, pointing: Pointing, area: Subarray) -> dict[str, Any]:
+    optics, distortion = exposure.imager.optics[exposure.detector], exposure.imager.behind_filter(exposure.detector)
     ra_v1, dec_v1, pa_v3 = boresight(distortion, pointing)
     angle = (pointing.roll_ref + distortion.v3i_yang) % 360
     sin, cos = np.sin(np.deg2rad(angle)), np.cos(np.deg2rad(angle))
-    corners = np.array([-0.5, size - 0.5]) + origin
-    x, y = corners[[0, 0, 1, 1]], corners[[0, 1, 1, 0]]
+    columns, rows = (
+        np.array([-0.5, n - 0.5]) + start for n, start in ((area.xsize, area.xstart - 1), (area.ysize, area.ystart - 1))
+    )
+    x, y = columns[[0, 0, 1, 1]], rows[[0, 1, 1, 0]]
     region = " ".join(f"{ra:.9f} {dec:.9f}" for ra, dec in zip(*pixel_to_sky(distortion, pointing, x, y), strict=True))
     return {
         "RA_V1": ra_v1, "DEC_V1": dec_v1, "PA_V3": pa_v3, "PA_APER": angle,
-        "WCSAXES": 2, "CRPIX1": niriss.CENTRE + 1 - origin, "CRPIX2": niriss.CENTRE + 1 - origin,
+        "WCSAXES": 2, "CRPIX1": optics.x_ref + 2 - area.xstart, "CRPIX2": optics.y_ref + 2 - area.ystart,
         "CRVAL1": pointing.ra_ref, "CRVAL2": pointing.dec_ref, "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN",
         "CUNIT1": "deg", "CUNIT2": "deg",
         "CDELT1": float(distortion.x_coeffs[1, 0]) / 3600, "CDELT2": float(distortion.y_coeffs[0, 1]) / 3600,
@@ -174,7 +209,7 @@ def boresight(distortion: Distortion, pointing: Pointing) -> tuple[float, float,
     return float(ra[0]), float(dec[0]), float(np.rad2deg(np.arctan2(east, dec[1] - dec[0])) % 360)
 
 
-def group_table(exposure: Exposure, size: int) -> np.ndarray:
+def group_table(exposure: Exposure, area: Subarray) -> np.ndarray:
     """The GROUP table: one row per group, with its end."""
     dtype = [
         ("integration_number", "i4"), ("group_number", "i2"), ("end_day", "i2"), ("end_milliseconds", "i4"),
@@ -192,7 +227,7 @@ def group_table(exposure: Exposure, size: int) -> np.ndarray:
             milliseconds = part * 86_400_000
             rows.append(
                 (i + 1, g + 1, int(day), int(milliseconds), int(1000 * (milliseconds % 1)),
-                 Time(mjd, format="mjd", scale="utc").isot, size, size, 0, 0, "COMPLETE",
+                 Time(mjd, format="mjd", scale="utc").isot, area.xsize, area.ysize, 0, 0, "COMPLETE",
                  mjd + BARYCENTRIC_DELAY / 86400, mjd + HELIOCENTRIC_DELAY / 86400)
             )  # fmt: skip
     return np.array(rows, dtype)

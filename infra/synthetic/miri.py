@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from stdatamodels.jwst import datamodels
 
+from calibration.ramps.emicorr import Clock
 from calibration.simulate.detector import Readout, bend
 from calibration.simulate.miri import (
     DETECTOR,
@@ -22,6 +23,7 @@ from calibration.simulate.miri import (
     reference_output,
     reset_anomaly,
 )
+from calibration.subarrays import Subarray
 from infra.synthetic.crds_cache import CONTEXT, Rule, write_mappings
 from infra.synthetic.exposure import SyntheticExposure, raw_cards, starry_sky, write_raw
 from infra.synthetic.reference_format import about, define_dq, save_reference, write_asdf
@@ -105,17 +107,21 @@ def write_miri_exposure(
     refout = reference_output(readout, rng) if subarray == "FULL" else None
     files = write_raw(folder, "mirimage", header | dict(cards or {}), raw, readout, segments, refout=refout)
     crds = folder / "crds"
-    rules = write_references(crds / "references" / "jwst" / "miri", whole, subarray, readout, wave)
+    references = crds / "references" / "jwst" / "miri"
+    rules = write_references(references, whole, subarray, area, readout)
+    rules.append(_write_interference(references, subarray, clock, wave))
     write_mappings(crds, {"MIRI": rules})
     truth = (rate / detector.gain).astype(np.float32)
     return SyntheticExposure(files, crds, CONTEXT, truth, raw.hits, detector)
 
 
 def write_references(
-    folder: Path, whole: MidInfraredDetector, subarray: str, readout: Readout, wave: np.ndarray
+    folder: Path, whole: MidInfraredDetector, subarray: str, area: Subarray, readout: Readout
 ) -> list[Rule]:
-    """Write the references of stage 1; dark and reset anomaly of the subarray, all others of the whole detector."""
-    area, clock = SUBARRAYS[subarray]
+    """Write the references of stage 1, but that of the interference.
+
+    Dark and reset anomaly are those of the area that is read out, called ``subarray``; all others of the whole detector.
+    """
     detector = whole.cut(area)
     zeros = np.zeros(whole.reference.shape, np.uint32)
 
@@ -134,7 +140,8 @@ def write_references(
     # Where no reference pixels see the drift of the amplifiers, it is noise.
     drift = 0 if subarray == "FULL" else DRIFT
     noise = np.float32(np.sqrt(2)) * np.hypot(whole.read_noise, np.float32(drift))
-    table = [("FULL", "FASTR1"), ("FULL", "SLOWR1"), *((name, "FASTR1") for name in SUBARRAYS if name != "FULL")]
+    names = [name for name in {**SUBARRAYS, subarray: None} if name != "FULL"]
+    table = [("FULL", "FASTR1"), ("FULL", "SLOWR1"), *((name, "FASTR1") for name in names)]
     rscd = datamodels.RSCDModel(
         rscd_group_skip_table=np.array(
             [(*row, SKIP_FIRST, SKIP_LATER) for row in table],
@@ -150,7 +157,7 @@ def write_references(
     }
     rules = []
     for reftype, (model, title) in files.items():
-        meta = {**_meta(reftype, title), "subarray": _area_cards("FULL")}
+        meta = {**_meta(reftype, title), "subarray": area_cards("FULL", DETECTOR)}
         filename = save_reference(model, meta, folder, f"jwst_miri_{reftype}_0001.fits")
         rules.append(Rule(reftype, filename, {"META.INSTRUMENT.DETECTOR": "MIRIMAGE"}))
     filename = save_reference(rscd, _meta("rscd", "groups to skip"), folder, "jwst_miri_rscd_0001.fits")
@@ -170,7 +177,11 @@ def write_references(
     define_dq(dark, ("UNRELIABLE_DARK",))
     dark.dq_def["value"], dark.dq_def["bit"] = 1, 0
     exposure = {"readpatt": READPATT, "nframes": 1, "ngroups": ngroups, "groupgap": 0}
-    meta = {**_meta("dark", "accumulated dark signal [DN]"), "subarray": _area_cards(subarray), "exposure": exposure}
+    meta = {
+        **_meta("dark", "accumulated dark signal [DN]"),
+        "subarray": area_cards(subarray, area),
+        "exposure": exposure,
+    }
     rules.append(Rule("dark", save_reference(dark, meta, folder, "jwst_miri_dark_0001.fits"), match))
 
     groups = min(ngroups, RESET_GROUPS)
@@ -180,9 +191,13 @@ def write_references(
     reset = datamodels.ResetModel(data=data, dq=np.zeros(area.shape, np.uint32))
     define_dq(reset, ("DO_NOT_USE", "UNRELIABLE_BIAS"))
     exposure = {"readpatt": READPATT, "ngroups": groups, "nints": REFERENCE_INTEGRATIONS}
-    meta = {**_meta("reset", "reset anomaly [DN]"), "subarray": _area_cards(subarray), "exposure": exposure}
+    meta = {**_meta("reset", "reset anomaly [DN]"), "subarray": area_cards(subarray, area), "exposure": exposure}
     rules.append(Rule("reset", save_reference(reset, meta, folder, "jwst_miri_reset_0001.fits"), match))
 
+    return rules
+
+
+def _write_interference(folder: Path, subarray: str, clock: Clock, wave: np.ndarray) -> Rule:
     filename = "jwst_miri_emicorr_0001.asdf"
     case = {"rowclocks": clock.row, "frameclocks": clock.reset, "freqs": {"FAST": ["Hz390"]}}
     tree = {
@@ -191,15 +206,14 @@ def write_references(
         "subarray_cases": {"FULL_FAST" if subarray == "FULL" else subarray: case},
     }
     write_asdf(tree, folder / filename)
-    rules.append(Rule("emicorr", filename, {"META.INSTRUMENT.DETECTOR": "MIRIMAGE"}))
-    return rules
+    return Rule("emicorr", filename, {"META.INSTRUMENT.DETECTOR": "MIRIMAGE"})
 
 
 def _meta(reftype: str, title: str) -> dict[str, Any]:
     return about(reftype, title, "MIRI", "MIRIMAGE")
 
 
-def _area_cards(subarray: str) -> dict[str, Any]:
-    area = DETECTOR if subarray == "FULL" else SUBARRAYS[subarray][0]
+def area_cards(subarray: str, area: Subarray) -> dict[str, Any]:
+    """Subarray keywords of a reference file."""
     corner = {"xstart": area.xstart, "ystart": area.ystart, "xsize": area.xsize, "ysize": area.ysize}
     return {"name": subarray, **corner, "fastaxis": 1, "slowaxis": 2}

@@ -9,9 +9,11 @@ Everything follows from one seed: two runs give the same bytes. All dates are th
 """
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -24,10 +26,11 @@ from calibration.simulate.population import make_sources
 from calibration.simulate.references import FULL_SIZE, MEAN_GAIN, Detector, make_detector
 from calibration.simulate.scene import Source, components, draw, source_rate
 from calibration.simulate.throughput import F200W, image_conversion
+from calibration.subarrays import Subarray
 from infra.products.header import Header
 from infra.products.ramp import write_uncal
 from infra.synthetic.crds_cache import CONTEXT, write_mappings
-from infra.synthetic.headers import PROGRAM, Exposure, exposure_cards, group_table, times_table
+from infra.synthetic.headers import Exposure, exposure_cards, group_table, times_table
 from infra.synthetic.reference_files import ReferenceWriter, write_guider, write_niriss
 from infra.synthetic.reference_format import DATE
 from infra.synthetic.tables import line_table, position_table, source_table, spectrum_name, spectrum_table, write_pool
@@ -150,62 +153,76 @@ def write_program(
 
     exposures = plan_exposures(readouts, dithers, grism_dithers)
     pointings = [step_on_sky(niriss.distortion("", ""), reference_pointing, *exposure.dither) for exposure in exposures]
+    area = Subarray(detector.origin[0] + 1, detector.origin[1] + 1, size, size)
     headers = [
-        exposure_cards(exposure, pointing, size, subarray, TARGET, len(exposures))
+        exposure_cards(exposure, pointing, area, subarray, TARGET, len(exposures))
         for exposure, pointing in zip(exposures, pointings, strict=True)
     ]
-    (folder / "uncal").mkdir(parents=True)
-    paths = [folder / "uncal" / f"{exposure.root}_uncal.fits" for exposure in exposures]
+    generators = list(streams)
 
-    def simulate(i: int) -> None:
-        rng = np.random.default_rng(generators[i])
+    def simulate(i: int) -> Raw:
         rate = light(exposures[i], pointings[i], detector, sources)
-        ramp = expose(rate, detector, exposures[i].readout, rng).ramp
-        write_uncal(
-            paths[i],
-            Header(headers[i]),
-            ramp,
-            group=group_table(exposures[i], size),
-            int_times=times_table(exposures[i].start, exposures[i].readout),
-        )
+        return Raw(expose(rate, detector, exposures[i].readout, np.random.default_rng(generators[i])).ramp)
+
+    paths = write_exposures(folder, exposures, headers, simulate)
+    pool_path = write_pool(folder, exposures, headers)
+    _write_truth(folder / "truth", exposures, pointings, area, sources)
+    return SyntheticProgram(folder, crds, pool_path, paths, CONTEXT, sources)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """The arrays of a raw exposure: ``ramp`` (nints, ngroups, ny, nx) and, of MIRI, the reference output; uint16 [DN]."""
+
+    ramp: np.ndarray
+    refout: np.ndarray | None = None
+
+
+def write_exposures(
+    folder: Path, exposures: Sequence[Exposure], headers: Sequence[Mapping[str, Any]], simulate: Callable[[int], Raw]
+) -> tuple[Path, ...]:
+    """Write raw exposures into ``folder/uncal``; ``simulate`` makes the arrays of each. Returns the files."""
+    (folder / "uncal").mkdir(parents=True)
+    paths = tuple(folder / "uncal" / f"{exposure.root}_uncal.fits" for exposure in exposures)
+
+    def write(i: int) -> None:
+        raw, exposure, header = simulate(i), exposures[i], Header(headers[i])
+        times = times_table(exposure.start, exposure.readout)
+        write_uncal(paths[i], header, raw.ramp, group_table(exposure, header.subarray), times, refout=raw.refout)
         with fits.open(paths[i], mode="update") as hdulist:
             hdulist[0].header["DATE"] = DATE
-        log.info("%s: %s %s", paths[i].name, exposures[i].exp_type, exposures[i].filter)
+        log.info("%s: %s %s", paths[i].name, exposure.imager.exp_type, exposure.imager.filter)
 
-    generators = list(streams)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(simulate, range(len(exposures))))
-
-    pool_path = folder / f"jw{PROGRAM}_20230714t140000_pool.csv"
-    write_pool(pool_path, exposures, headers)
-    _write_truth(folder / "truth", exposures, pointings, detector, sources)
-    return SyntheticProgram(folder, crds, pool_path, tuple(paths), CONTEXT, sources)
+        list(pool.map(write, range(len(exposures))))
+    return paths
 
 
 def plan_exposures(readouts: dict[str, Readout], dithers: int, grism_dithers: int) -> list[Exposure]:
     """The exposures in order: GR150R, GR150C, then the direct images, so that the rule for grism exposures (the next
     specification that is a direct image) finds one for each."""
+    images = niriss.imager(F200W.name)
+    grisms = replace(images, exp_type="NIS_WFSS", offset=None, pattern="NIS")
     blocks = [
-        ("NIS_WFSS", "GR150R", "NIS", GRISM_DITHERS[:grism_dithers]),
-        ("NIS_WFSS", "GR150C", "NIS", GRISM_DITHERS[:grism_dithers]),
-        ("NIS_IMAGE", "CLEAR", "NISRAPID", IMAGE_DITHERS[:dithers]),
+        (replace(grisms, filter="GR150R"), GRISM_DITHERS[:grism_dithers]),
+        (replace(grisms, filter="GR150C"), GRISM_DITHERS[:grism_dithers]),
+        (images, IMAGE_DITHERS[:dithers]),
     ]
     exposures: list[Exposure] = []
     start = START
-    for block, (exp_type, filter_name, pattern, steps) in enumerate(blocks, start=1):
+    for block, (imager, steps) in enumerate(blocks, start=1):
         for number, step in enumerate(steps, start=1):
             exposure = Exposure(
+                imager=imager,
+                detector="NIS",
+                visit=1,
                 activity=block,
                 number=number,
                 count=len(steps),
-                exp_type=exp_type,
-                filter=filter_name,
-                pupil=F200W.name,
                 specification=block,
                 running=len(exposures) + 1,
                 dither=step,
-                pattern=pattern,
-                readout=readouts[pattern],
+                readout=readouts[imager.pattern],
                 start=start,
             )
             exposures.append(exposure)
@@ -215,11 +232,11 @@ def plan_exposures(readouts: dict[str, Readout], dithers: int, grism_dithers: in
 
 def light(exposure: Exposure, pointing: Pointing, detector: Detector, sources: tuple[Source, ...]) -> np.ndarray:
     """Electrons per second (ny, nx) float64 that the scene makes in each pixel of an exposure."""
-    distortion = niriss.distortion(exposure.filter, exposure.pupil)
+    distortion = exposure.imager.behind_filter("NIS")
     area = distortion.pixel_area_map(detector.shape, detector.origin)
     area /= distortion.pixel_area(np.array(distortion.x_ref), np.array(distortion.y_ref))
     image = np.zeros(detector.shape)
-    if exposure.exp_type == "NIS_IMAGE":
+    if exposure.imager.exp_type == "NIS_IMAGE":
         for source in sources:
             x0, y0 = sky_to_pixel(distortion, pointing, source.ra, source.dec)
             weight, covariance = components(source, distortion, pointing, float(x0), float(y0))
@@ -227,13 +244,13 @@ def light(exposure: Exposure, pointing: Pointing, detector: Detector, sources: t
             draw(image, source_rate(source, F200W), at_x, at_y, weight, covariance)
         image += area * IMAGE_SKY / image_conversion(F200W, 1.0, niriss.PIXEL_AREA)
     else:
-        grism = niriss.grism(exposure.filter, detector.origin)
+        grism = niriss.grism(exposure.imager.filter, detector.origin)
         disperse(image, sources, distortion, pointing, grism, F200W, detector.origin)
         image += area * GRISM_SKY * MEAN_GAIN * sky_pattern(detector.shape, detector.origin, grism.axis)
     return image * detector.efficiency
 
 
-def _write_truth(folder, exposures, pointings, detector, sources):
+def _write_truth(folder, exposures, pointings, area, sources):
     folder.mkdir()
     ecsv = {"format": "ascii.ecsv"}
     source_table(sources, F200W).write(folder / "sources.ecsv", **ecsv)
@@ -241,7 +258,8 @@ def _write_truth(folder, exposures, pointings, detector, sources):
     for source in sources:
         spectrum_table(source, F200W).write(folder / f"{spectrum_name(source)}.ecsv", **ecsv)
     for exposure, pointing in zip(exposures, pointings, strict=True):
-        grism = niriss.grism(exposure.filter, detector.origin) if exposure.exp_type == "NIS_WFSS" else None
-        distortion = niriss.distortion(exposure.filter, exposure.pupil)
-        table = position_table(sources, distortion, pointing, grism, detector.origin, detector.shape[0])
+        grism = None
+        if exposure.imager.exp_type == "NIS_WFSS":
+            grism = niriss.grism(exposure.imager.filter, (area.xstart - 1, area.ystart - 1))
+        table = position_table(sources, exposure.imager.behind_filter("NIS"), pointing, grism, area)
         table.write(folder / f"{exposure.root}_positions.ecsv", **ecsv)

@@ -1,39 +1,36 @@
-"""The reference files of a synthetic program, in the formats of the observatory, and the rules that choose them."""
+"""The reference files of a slitless program, in the formats of the observatory, and the rules that choose them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy import units as u
 from astropy.modeling import models
-from astropy.table import Table
-from scipy.optimize import brentq
 from stdatamodels.jwst import datamodels
 
 from calibration import dq
 from calibration.simulate import niriss
 from calibration.simulate.detector import Readout
 from calibration.simulate.dispersion import sky_pattern
-from calibration.simulate.field import ARCSEC, Distortion
-from calibration.simulate.references import FULL_SIZE, MEAN_GAIN, Detector
+from calibration.simulate.field import ARCSEC
+from calibration.simulate.references import MEAN_GAIN, Detector
 from calibration.simulate.scene import PSF
 from calibration.simulate.throughput import (
     GRISM_ORDERS,
     Passband,
-    image_conversion,
     spectral_conversion,
 )
 from infra.synthetic.crds_cache import Rule
 from infra.synthetic.detector_references import Place, write_darks, write_detector
-from infra.synthetic.reference_format import about, define_dq, save_reference, write_asdf
+from infra.synthetic.imaging_references import ImagingReferences, write_flat, write_imaging, write_parameters
+from infra.synthetic.reference_format import about, define_dq, save_reference
 
 IMAGES = "NIS_IMAGE"
 SPECTRA = "NIS_WFSS"
 GRISMS = ("GR150R", "GR150C")
 WAVELENGTH_RANGE = (1.70, 2.28)  # [um], where spectra are cut out
 CALIBRATED_RANGE = (1.725, 2.255)  # [um], where the throughput is at least 1 per cent of its peak
-SKY_ANNULUS = (12.0, 16.0)  # [pixel], for aperture photometry
 
 
 @dataclass(frozen=True)
@@ -56,10 +53,12 @@ class ReferenceWriter:
         return self.detector.efficiency * np.float32(MEAN_GAIN) / self.detector.gain
 
     @property
-    def relative_area(self) -> np.ndarray:
-        """Area of each pixel on the sky, in nominal areas."""
-        area = niriss.distortion("", "").pixel_area_map(self.detector.shape, self.detector.origin)
-        return area * ARCSEC**2 / niriss.PIXEL_AREA
+    def images(self) -> ImagingReferences:
+        """Where and for what the references of direct images are written."""
+        place = Place("NIRISS", "NIS", self.subarray)
+        return ImagingReferences(
+            self.folder, place, niriss.imager(self.passband.name), self.area, MEAN_GAIN, f"{IMAGES}|{SPECTRA}"
+        )
 
 
 def write_niriss(writer: ReferenceWriter, readouts: dict[str, Readout]) -> list[Rule]:
@@ -71,26 +70,12 @@ def write_niriss(writer: ReferenceWriter, readouts: dict[str, Readout]) -> list[
         *_write_images(writer),
         *_write_spectra(writer),
         *_write_geometry(writer),
-        *_write_parameters(writer),
     ]
     return rules
 
 
 def _common(reftype: str, title: str) -> dict[str, Any]:
     return about(reftype, title, "NIRISS", "NIS")
-
-
-def _flat(writer: ReferenceWriter, data: np.ndarray, number: int, filter_name: str, pupil: str) -> Rule:
-    bad = (writer.detector.efficiency == 0) | writer.detector.reference
-    flags = np.where(bad, dq.PIXEL["DO_NOT_USE"] | dq.PIXEL["NO_FLAT_FIELD"], np.uint32(0)).astype(np.uint32)
-    data = np.where(bad, 1, data).astype(np.float32)
-    model = datamodels.FlatModel(data=data, dq=flags, err=np.full(data.shape, 1e-3, np.float32))
-    define_dq(model, ("DO_NOT_USE", "NO_FLAT_FIELD"))
-    meta = _common("flat", "response of the pixels")
-    meta["subarray"] = writer.area
-    meta["instrument"] |= {"filter": filter_name, "pupil": pupil}
-    filename = save_reference(model, meta, writer.folder, f"jwst_niriss_flat_{number:04}.fits")
-    return Rule("flat", filename, _optics(writer, filter_name, pupil))
 
 
 def _optics(writer: ReferenceWriter, filter_name: str, pupil: str) -> dict[str, str]:
@@ -103,76 +88,32 @@ def _optics(writer: ReferenceWriter, filter_name: str, pupil: str) -> dict[str, 
 
 
 def _write_images(writer: ReferenceWriter) -> list[Rule]:
-    pupil, area = writer.passband.name, writer.relative_area
+    images, both = {"META.EXPOSURE.TYPE": IMAGES}, {"META.EXPOSURE.TYPE": f"{IMAGES}|{SPECTRA}"}
     # A uniform sky is flat after the flat field, so the flat of the images holds the areas of the pixels.
-    rules = [_flat(writer, writer.response * area, 1, "CLEAR", pupil)]
-
-    photometry = {"pixelarea_steradians": niriss.PIXEL_AREA, "pixelarea_arcsecsq": niriss.PIXEL_AREA / ARCSEC**2}
-    # An AREA file has no keywords of where it lies: it always covers the whole detector.
-    whole = niriss.distortion("", "").pixel_area_map((FULL_SIZE, FULL_SIZE), (0, 0)) * ARCSEC**2 / niriss.PIXEL_AREA
-    model = datamodels.PixelAreaModel(data=whole.astype(np.float32))
-    meta = {**_common("area", "relative area of the pixels"), "photometry": photometry}
-    filename = save_reference(model, meta, writer.folder, "jwst_niriss_area_0001.fits")
-    rules.append(Rule("area", filename, {"META.EXPOSURE.TYPE": IMAGES}))
-    rules.append(Rule("area", "N/A", {"META.EXPOSURE.TYPE": SPECTRA}))
-
-    conversion = image_conversion(writer.passband, MEAN_GAIN, niriss.PIXEL_AREA)
-    table = np.array(
-        [("CLEAR", pupil, conversion, 0.01 * conversion)],
-        [("filter", "S12"), ("pupil", "S12"), ("photmjsr", "f4"), ("uncertainty", "f4")],
-    )
-    meta = {**_common("photom", "MJy/sr per DN/s"), "photometry": photometry, "exposure": {"type": IMAGES}}
-    filename = save_reference(
-        datamodels.NisImgPhotomModel(phot_table=table), meta, writer.folder, "jwst_niriss_photom_0001.fits"
-    )
-    rules.append(Rule("photom", filename, {"META.EXPOSURE.TYPE": IMAGES}))
-
-    rows = [("CLEAR", pupil, *row) for row in image_apertures()]
-    dtype = [("filter", "S12"), ("pupil", "S15")]
-    dtype += [(column, "f4") for column in ("eefraction", "radius", "apcorr", "skyin", "skyout")]
-    meta = {**_common("apcorr", "aperture corrections of images"), "exposure": {"type": IMAGES}}
-    model = datamodels.NisImgApcorrModel(apcorr_table=np.array(rows, dtype))
-    filename = save_reference(model, meta, writer.folder, "jwst_niriss_apcorr_0001.fits")
-    rules.append(Rule("apcorr", filename, {"META.EXPOSURE.TYPE": IMAGES}))
-
-    offsets = Table(rows=[("CLEAR", pupil, 1.70)], names=("filter", "pupil", "abvega_offset"))
-    filename = "jwst_niriss_abvegaoffset_0001.asdf"
-    # The data model of this type cannot be given a table in memory; it can read this one.
-    meta = {
-        **_common("abvegaoffset", "AB minus Vega magnitude"),
-        "filename": filename,
-        "model_type": "ABVegaOffsetModel",
+    files = write_imaging(writer.images, writer.response)
+    match = {
+        "flat": _optics(writer, "CLEAR", writer.passband.name),
+        "abvegaoffset": {"META.INSTRUMENT.DETECTOR": "NIS"},
+        "distortion": both,
+        "filteroffset": both,
     }
-    write_asdf({"meta": meta, "abvega_offset": offsets}, writer.folder / filename)
-    rules.append(Rule("abvegaoffset", filename, {"META.INSTRUMENT.DETECTOR": "NIS"}))
+    rules = [Rule(reftype, filename, match.get(reftype, images)) for reftype, filename in files.items()]
+    rules.append(Rule("area", "N/A", {"META.EXPOSURE.TYPE": SPECTRA}))
+    for reftype, filename in write_parameters(writer.images).items():
+        rules += [Rule(reftype, filename, images), Rule(reftype, "N/A", {"META.EXPOSURE.TYPE": SPECTRA})]
     return rules
-
-
-def image_apertures() -> list[tuple[float, float, float, float, float]]:
-    """Rows (enclosed fraction, radius, correction, sky radii [pixel]) of a point source in a mosaic."""
-    # The box of a pixel widens the image in the exposure, as a drop, and in the mosaic; the coupling of pixels a little.
-    variances = [(weight, sigma**2 + 3 / 12 + 0.011) for weight, sigma in PSF]
-
-    def enclosed(radius: float) -> float:
-        return sum(weight * (1 - np.exp(-0.5 * radius**2 / variance)) for weight, variance in variances)
-
-    inner, outer = SKY_ANNULUS
-    sky = (enclosed(outer) - enclosed(inner)) / (np.pi * (outer**2 - inner**2))
-    rows = []
-    for percent in range(10, 90, 10):
-        radius = brentq(lambda r, part=percent / 100: enclosed(r) - part, 1e-3, 20)
-        rows.append((percent / 100, radius, 1 / (percent / 100 - np.pi * radius**2 * sky), inner, outer))
-    return rows
 
 
 def _write_spectra(writer: ReferenceWriter) -> list[Rule]:
     pupil, rules = writer.passband.name, []
     for number, grism in enumerate(GRISMS, start=1):
-        rules.append(_flat(writer, writer.response, number + 1, grism, pupil))
+        behind = replace(writer.images.imager, filter=grism, pupil=pupil)
+        flat = write_flat(writer.images, writer.response, number + 1, behind)
+        rules.append(Rule("flat", flat, _optics(writer, grism, pupil)))
 
         axis = niriss.grism(grism).axis
         pattern = sky_pattern(writer.detector.shape, writer.detector.origin, axis)
-        pattern *= writer.response * writer.relative_area
+        pattern *= writer.response * writer.images.relative_area
         model = datamodels.WfssBkgModel(data=pattern.astype(np.float32), dq=np.zeros(pattern.shape, np.uint32))
         define_dq(model, ("DO_NOT_USE",))
         meta = _common("bkg", "the sky through the grism")
@@ -247,28 +188,7 @@ def _spectral_apertures(pupil: str) -> np.ndarray:
 
 def _write_geometry(writer: ReferenceWriter) -> list[Rule]:
     pupil = writer.passband.name
-    exptypes = {"META.EXPOSURE.TYPE": f"{IMAGES}|{SPECTRA}"}
-    meta = {**_common("distortion", "pixels to (V2, V3)"), "subarray": {"name": "GENERIC"}}
-    meta |= {"exposure": {"p_exptype": f"{IMAGES}|{SPECTRA}|"}}
-    model = datamodels.DistortionModel(
-        model=distortion_model(niriss.distortion("", "")), input_units=u.pix, output_units=u.arcsec
-    )
-    rules = [
-        Rule("distortion", save_reference(model, meta, writer.folder, "jwst_niriss_distortion_0001.asdf"), exptypes)
-    ]
-
-    offsets = [
-        {"filter": filter_name, "pupil": name, "column_offset": column, "row_offset": row}
-        for (filter_name, name), (column, row) in niriss.FILTER_OFFSETS.items()
-    ]
-    model = datamodels.FilteroffsetModel(filters=offsets, instrument="NIRISS")
-    meta = _common("filteroffset", "offsets of the filters [pixel]")
-    meta |= {"exposure": {"type": IMAGES}}
-    model.meta.input_units = "pixel"
-    rules.append(
-        Rule("filteroffset", save_reference(model, meta, writer.folder, "jwst_niriss_filteroffset_0001.asdf"), exptypes)
-    )
-
+    rules = []
     for number, name in enumerate(GRISMS, start=1):
         grism = niriss.grism(name, writer.detector.origin)
         orders = list(grism.traces)
@@ -309,81 +229,9 @@ def _write_geometry(writer: ReferenceWriter) -> list[Rule]:
     return rules
 
 
-#: Parameters of steps on direct images: reference type -> (class in the official package, parameters). F200W is
-#: undersampled: the default derivative scale rejects the cores of bright stars, and a faint star covers few pixels.
-_PARAMETERS = {
-    "pars-outlierdetectionstep": (
-        "jwst.outlier_detection.outlier_detection_step.OutlierDetectionStep",
-        {"scale": "2.4 1.4"},
-    ),
-    "pars-sourcecatalogstep": ("jwst.source_catalog.source_catalog_step.SourceCatalogStep", {"npixels": 6}),
-}
-
-
-def _write_parameters(writer: ReferenceWriter) -> list[Rule]:
-    rules = []
-    for reftype, (name, parameters) in _PARAMETERS.items():
-        filename = f"jwst_niriss_{reftype}_0001.asdf"
-        tree = {
-            "class": name,
-            "name": name.split(".")[1],
-            "meta": {**_common(reftype, "for undersampled images"), "filename": filename, "origin": "Calweave"},
-            "parameters": parameters,
-            "steps": [],
-        }
-        write_asdf(tree, writer.folder / filename)
-        rules += [
-            Rule(reftype, filename, {"META.EXPOSURE.TYPE": IMAGES}),
-            Rule(reftype, "N/A", {"META.EXPOSURE.TYPE": SPECTRA}),
-        ]
-    return rules
-
-
 def _polynomial(terms: np.ndarray) -> models.Polynomial2D:
     names = ("c0_0", "c1_0", "c2_0", "c0_1", "c0_2", "c1_1")
     return models.Polynomial2D(2, **dict(zip(names, map(float, terms), strict=True)))
-
-
-def distortion_model(distortion: Distortion) -> models.Shift:
-    """The distortion as the compound model of the reference files, with a fitted inverse (1e-4 pixel or better)."""
-    both = models.Mapping((0, 1, 0, 1))
-    sin, cos = np.sin(np.deg2rad(distortion.v3i_yang)), np.cos(np.deg2rad(distortion.v3i_yang))
-    parity = distortion.vparity
-    forward = (
-        models.Shift(-distortion.x_ref) & models.Shift(-distortion.y_ref)
-        | both
-        | _bivariate(distortion.x_coeffs) & _bivariate(distortion.y_coeffs)
-        | both
-        | models.Polynomial2D(1, c1_0=parity * cos, c0_1=sin) & models.Polynomial2D(1, c1_0=-parity * sin, c0_1=cos)
-        | models.Shift(distortion.v2_ref) & models.Shift(distortion.v3_ref)
-    )
-    grid = np.linspace(-60, 2107, 45)
-    x, y = np.meshgrid(grid, grid)
-    xi, yi = distortion.ideal(x, y)
-    degree = 5
-    scale = 70.0  # [arcsec], to condition the fit
-    powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
-    matrix = np.stack([(xi / scale).ravel() ** i * (yi / scale).ravel() ** j for i, j in powers], axis=1)
-    fitted = []
-    for target in (x - distortion.x_ref, y - distortion.y_ref):
-        solution = np.linalg.lstsq(matrix, target.ravel(), rcond=None)[0]
-        coeffs = {f"c{i}_{j}": value / scale ** (i + j) for (i, j), value in zip(powers, solution, strict=True)}
-        fitted.append(models.Polynomial2D(degree, **coeffs))
-    forward.inverse = (
-        models.Shift(-distortion.v2_ref) & models.Shift(-distortion.v3_ref)
-        | both
-        | models.Polynomial2D(1, c1_0=parity * cos, c0_1=-parity * sin) & models.Polynomial2D(1, c1_0=sin, c0_1=cos)
-        | both
-        | fitted[0] & fitted[1]
-        | models.Shift(distortion.x_ref) & models.Shift(distortion.y_ref)
-    )
-    return forward
-
-
-def _bivariate(coeffs: np.ndarray) -> models.Polynomial2D:
-    degree = coeffs.shape[0] - 1
-    named = {f"c{i}_{j}": float(coeffs[i, j]) for i in range(degree + 1) for j in range(degree + 1 - i)}
-    return models.Polynomial2D(degree, **named)
 
 
 def write_guider(folder: Path, rng: np.random.Generator) -> list[Rule]:

@@ -11,6 +11,7 @@ from calibration.simulate.dispersion import Grism
 from calibration.simulate.field import Distortion, Pointing, sky_to_pixel
 from calibration.simulate.scene import Source, source_magnitude
 from calibration.simulate.throughput import AB_ZERO, Passband, wavelengths
+from calibration.subarrays import Subarray
 from infra.synthetic.headers import OBSERVATION, PROGRAM, Exposure
 
 _POOL_COLUMNS = (
@@ -23,27 +24,29 @@ _POOL_COLUMNS = (
 
 _FROM_HEADER = (
     "OBS_ID VISIT_ID VISITGRP VISITYPE SEQ_ID ACT_ID EXPOSURE EXP_TYPE NEXPOSUR EXPCOUNT INSTRUME DETECTOR TARGPROP "
-    "TARGNAME TARGTYPE TEMPLATE FILTER PUPIL PATTTYPE NUMDTHPT SUBPXPTS PATT_NUM APERNAME SDP_VER SUBARRAY NINTS NGROUPS"
+    "TARGNAME TARGTYPE TEMPLATE MODULE CHANNEL FILTER PUPIL PATTTYPE NUMDTHPT SUBPXPTS PATT_NUM APERNAME SDP_VER SUBARRAY "
+    "NINTS NGROUPS"
 ).split()
 
 
-def write_pool(path: Path, exposures: Sequence[Exposure], headers: Sequence[Mapping[str, object]]) -> None:
-    """Write the pool: one row per exposure, columns as the archive's pools have them."""
+def write_pool(folder: Path, exposures: Sequence[Exposure], headers: Sequence[Mapping[str, object]]) -> Path:
+    """Write the pool: one row per exposure, columns as the archive's pools have them. Returns the file."""
+    path = folder / f"jw{PROGRAM}_20230714t140000_pool.csv"
     lines = ["|".join(_POOL_COLUMNS)]
     for exposure, cards in zip(exposures, headers, strict=True):
-        row = {key: str(cards[key]) for key in _FROM_HEADER}
+        row = {key: str(cards[key]) for key in _FROM_HEADER if key in cards}
         row |= {
             "FILENAME": str(cards["FILENAME"]),
             "PROGRAM": str(int(PROGRAM)),
             "OBS_NUM": str(int(OBSERVATION)),
-            "VISIT": "1",
+            "VISIT": str(exposure.visit),
             "TARGETID": "1",
             "PNTGTYPE": "SCIENCE",
             "PNTG_SEQ": str(exposure.running),
             "TARGORDN": "1",
             "EXPSPCIN": str(exposure.specification),
             "DITHPTIN": str(exposure.number),
-            "MOSTILNO": "1",
+            "MOSTILNO": str(exposure.visit),
             "ASN_CANDIDATE": f"[('o{OBSERVATION}', 'observation')]",
             "IS_PSF": "F",
             "IS_IMPRT": "F",
@@ -55,6 +58,7 @@ def write_pool(path: Path, exposures: Sequence[Exposure], headers: Sequence[Mapp
         }
         lines.append("|".join(row.get(column, "NULL") for column in _POOL_COLUMNS))
     path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 def source_table(sources: Sequence[Source], passband: Passband) -> Table:
@@ -107,8 +111,7 @@ def position_table(
     distortion: Distortion,
     pointing: Pointing,
     grism: Grism | None,
-    origin: tuple[int, int],
-    size: int,
+    area: Subarray,
 ) -> Table:
     """Where sources stand in one exposure.
 
@@ -119,8 +122,8 @@ def position_table(
     x, y = sky_to_pixel(
         distortion, pointing, np.array([source.ra for source in sources]), np.array([source.dec for source in sources])
     )
-    x, y = x - origin[0], y - origin[1]
-    inside = (x > -0.5) & (x < size - 0.5) & (y > -0.5) & (y < size - 0.5)
+    x, y = x - area.xstart + 1, y - area.ystart + 1
+    inside = (x > -0.5) & (x < area.xsize - 0.5) & (y > -0.5) & (y < area.ysize - 0.5)
     table = Table({"id": [source.number for source in sources], "x": x, "y": y, "inside": inside})
     if grism is not None:
         placed = [

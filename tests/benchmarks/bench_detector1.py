@@ -261,10 +261,9 @@ def measure(folder: Path, kinds: list[str], repeat: int, peer_repeat: int) -> tu
         measure_scaling(folder, table)
         measure_long(folder, table, notes)
     lines = [
-        f"Measured {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} cores ({_processor()}), {_memory():.0f} GiB of memory. "
-        f"Ours: median of {repeat}; `jwst` {_version(peer)}: median of {peer_repeat}, each the better of two exposures of one "
-        "process. CPU is user and system time with files in and out, warm in a worker; a cold start is the wall time of the "
-        "whole command. `python tests/benchmarks/bench_detector1.py` repeats it.",
+        f"{measured_on(peer)} Ours: median of {repeat}; theirs: median of {peer_repeat}, each the better of two exposures of "
+        "one process. CPU is user and system time with files in and out, warm in a worker; a cold start is the wall time of "
+        "the whole command. `python tests/benchmarks/bench_detector1.py` repeats it.",
         "",
         "| exposure | | Calweave | `jwst` | ratio | bar | |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- |",
@@ -327,10 +326,18 @@ def _version(peer: str) -> str:
     return subprocess.run([peer, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def put_into_readme(text: str) -> None:
-    """Replace what stands between the marks of this benchmark."""
+def measured_on(peer: str) -> str:
+    """When, on what machine and beside which release of the official package."""
+    return (
+        f"Measured {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} cores ({_processor()}), {_memory():.0f} GiB of memory, "
+        f"beside `jwst` {_version(peer)}."
+    )
+
+
+def put_into_readme(name: str, text: str) -> None:
+    """Replace what stands between the marks of a benchmark."""
     readme = REPOSITORY / "README.md"
-    start, end = "<!-- bench_detector1 -->\n", "<!-- end of bench_detector1 -->"
+    start, end = f"<!-- bench_{name} -->\n", f"<!-- end of bench_{name} -->"
     before, rest = readme.read_text().split(start)
     readme.write_text(f"{before}{start}{text}\n{end}{rest.split(end)[1]}")
 
@@ -373,7 +380,7 @@ def main() -> int:
     report.parent.mkdir(exist_ok=True)
     report.write_text("# Stage 1 beside the official pipeline\n\n" + text + "\n")
     if asked.readme:
-        put_into_readme(text)
+        put_into_readme("detector1", text)
     return 0 if met else 1
 
 

@@ -22,8 +22,8 @@ from infra.products.fits import read_header
 from infra.products.ramp import read_ramp
 from infra.synthetic.crds_cache import Rule, known_types, write_mappings
 from infra.synthetic.headers import boresight
+from infra.synthetic.imaging_references import distortion_model, image_apertures
 from infra.synthetic.program import SyntheticProgram, write_program
-from infra.synthetic.reference_files import distortion_model, image_apertures
 
 SMALL = {"size": 128, "ngroups": 3, "grism_ngroups": 2, "dithers": 2, "grism_dithers": 1}
 
@@ -225,7 +225,7 @@ def test_the_flat_of_the_images_holds_the_area_of_the_pixels(program):
 
 
 def test_aperture_corrections_fall_towards_one(program):
-    rows = np.array(image_apertures())
+    rows = np.array(image_apertures(niriss.imager()))
     assert np.all(np.diff(rows[:, 1]) > 0)
     assert np.all(np.diff(rows[:, 2]) < 0)
     assert np.all(rows[:, 2] > 1)

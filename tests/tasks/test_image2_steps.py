@@ -4,14 +4,18 @@ import logging
 
 import numpy as np
 import pytest
+from image2_cases import CASES, rate_of, references_of
 from imaging_scene import PHOTMJSR, PIXAR_SR, make_scene, write_references
 
 from calibration import dq as bits
 from infra.products.guider import Guider
+from infra.products.header import ProductError
+from infra.references.content import ReferenceInvalid, ReferenceNotFound
 from tasks.assign_wcs import AssignWcsOptions, assign_wcs
 from tasks.background import BackgroundOptions, background
 from tasks.flat_field import flat_field
 from tasks.photom import PhotomOptions, photom
+from tasks.resample import ResampleOptions, resample
 from tasks.step import NoOptions
 
 
@@ -136,6 +140,98 @@ def test_background_without_members_is_skipped(rate, references):
 
 
 def test_background_members_of_another_subarray_are_an_error(rate, references):
-    small = rate.with_(data=rate.data[:50], dq=rate.dq[:50])
-    with pytest.raises(ValueError, match="give those of the subarray of the target"):
+    small = rate.with_(
+        data=rate.data[:50],
+        err=rate.err[:50],
+        dq=rate.dq[:50],
+        header=rate.header.set(SUBSIZE2=50, FILENAME="small.fits"),
+    )
+    with pytest.raises(ValueError, match=r"small\.fits.*give those of the subarray of the target"):
         background.fn(rate, references, BackgroundOptions(), (small,))
+
+
+def test_background_members_of_a_larger_area_are_cut_to_the_target(rate, references):
+    header = rate.header.set(SUBSTRT1=rate.header["SUBSTRT1"] + 40, SUBSTRT2=rate.header["SUBSTRT2"] + 30)
+    target = rate.with_(
+        header=header.set(SUBSIZE1=20, SUBSIZE2=25), data=rate.data[30:55, 40:60], dq=rate.dq[30:55, 40:60]
+    )
+    done = background.fn(target, references, BackgroundOptions(), (rate,))
+    assert np.nanmax(np.abs(done.data)) == 0
+
+
+def test_products_of_the_background_are_made_on_request(rate, references):
+    members = (rate.with_(data=np.full_like(rate.data, 0.25)),)
+    done = background.fn(rate, references, BackgroundOptions(save_results=True, save_combined_background=True), members)
+    assert list(done.side) == ["bsub", "combinedbackground"]
+    np.testing.assert_array_equal(done.side["bsub"].data, done.data)
+    np.testing.assert_array_equal(done.side["combinedbackground"].data, 0.25)
+    assert not background.fn(rate, references, BackgroundOptions(), members).side
+
+
+def test_a_background_without_any_value_leaves_nothing(rate, references):
+    done = background.fn(rate, references, BackgroundOptions(), (rate.with_(data=np.full_like(rate.data, np.nan)),))
+    assert np.isnan(done.data).all()
+
+
+@pytest.mark.parametrize("name", ["nircam_long", "miri_image", "fgs_image", "niriss_ami"])
+def test_photom_finds_the_row_of_each_imager(shared, tmp_path, name):
+    case = CASES[name]
+    references = references_of(case, shared, tmp_path)
+    image = rate_of(case, references)
+    done = photom.fn(image, references, PhotomOptions(apply_time_correction=False))
+    expected = {"nircam_long": 0.23, "miri_image": 0.4, "fgs_image": 0.8, "niriss_ami": 5.1}[name]
+    assert done.header["PHOTMJSR"] == pytest.approx(expected)
+    good = (image.dq & 1 == 0) & np.isfinite(image.data)
+    np.testing.assert_allclose(done.data[good], image.data[good] * expected, rtol=1e-6)
+    np.testing.assert_array_equal(np.isnan(done.data), ~good)
+    np.testing.assert_array_equal(done.dq & 1, ~good)
+    faded = photom.fn(image, references, PhotomOptions()).header["PHOTMJSR"] / expected
+    assert (faded == pytest.approx(1)) == (not case.trends)
+    assert 1 <= faded < 1.6, "the telescope grows dim, so that the factor grows"
+
+
+def test_photom_leaves_integrations_of_niriss_as_they_are(shared, tmp_path):
+    case = CASES["niriss_ami_ints"]
+    references = references_of(case, shared, tmp_path)
+    done = photom.fn(rate_of(case, references), references, PhotomOptions())
+    assert done.header["S_PHOTOM"] == "SKIPPED"
+    assert "integrations of NIRISS stay in DN/s" in done.recipe["photom"]["reason"]
+
+
+def test_photom_without_a_subarray_that_the_table_asks_for_is_skipped(shared, tmp_path):
+    case = CASES["nircam_long"]
+    references = references_of(case, shared, tmp_path)
+    image = rate_of(case, references)
+    done = photom.fn(image.with_(header=image.header.set(SUBARRAY="SUB640")), references, PhotomOptions())
+    assert done.header["S_PHOTOM"] == "SKIPPED"
+    assert "no row for filter F277W, pupil CLEAR, subarray SUB640" in done.recipe["photom"]["reason"]
+
+
+def test_photom_of_an_exposure_without_a_filter_names_what_is_missing(rate, references):
+    with pytest.raises(ProductError, match="missing keyword FILTER"):
+        photom.fn(rate.with_(header=rate.header.set(FILTER=None)), references, PhotomOptions())
+
+
+def test_an_image_without_a_usable_pixel_is_calibrated_to_nothing(rate, references):
+    for lost in (
+        rate.with_(data=np.full_like(rate.data, np.nan)),
+        rate.with_(dq=np.full_like(rate.dq, bits.PIXEL["DO_NOT_USE"])),
+    ):
+        done = assign_wcs.fn(lost, references, AssignWcsOptions())
+        done = photom.fn(flat_field.fn(done, references, NoOptions()), references, PhotomOptions())
+        for name in ("data", "err", "var_poisson", "var_rnoise", "var_flat"):
+            assert np.isnan(getattr(done, name)).all()
+        assert (done.dq & bits.PIXEL["DO_NOT_USE"] > 0).all()
+        mosaic = resample.fn(done, references, ResampleOptions())
+        assert np.isnan(mosaic.data).all()
+
+
+def test_a_flat_of_another_area_is_named(rate, references):
+    elsewhere = rate.with_(header=rate.header.set(SUBSTRT1=1))
+    with pytest.raises(ReferenceInvalid, match=r"flat\.fits covers columns .* but the exposure needs columns 1"):
+        flat_field.fn(elsewhere, references, NoOptions())
+
+
+def test_assign_wcs_without_a_distortion_names_what_is_missing(rate, references):
+    with pytest.raises(ReferenceNotFound, match="no DISTORTION reference file matches"):
+        assign_wcs.fn(rate, without(references, "distortion"), AssignWcsOptions())

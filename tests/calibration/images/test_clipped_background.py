@@ -36,13 +36,26 @@ def test_integrations_are_averaged_first_and_flags_are_collected():
     cube = np.stack([np.full((2, 2), value, np.float32) for value in (1, 3)])
     flags = np.zeros((2, 2, 2), np.uint32)
     flags[1, 0, 0] = 4
-    level, dq = average_background([cube, np.full((2, 2), 4.0, np.float32)], [flags, np.full((2, 2), 2, np.uint32)])
-    np.testing.assert_array_equal(level, 3)
-    np.testing.assert_array_equal(dq, [[6, 2], [2, 2]])
+    errors = [np.full((2, 2, 2), 0.3, np.float32), np.full((2, 2), 0.4, np.float32)]
+    flags = [flags, np.full((2, 2), 2, np.uint32)]
+    mean = average_background([cube, np.full((2, 2), 4.0, np.float32)], errors, flags)
+    np.testing.assert_array_equal(mean.data, 3)
+    np.testing.assert_allclose(mean.err, 0.25, rtol=1e-6)
+    np.testing.assert_array_equal(mean.dq, [[6, 2], [2, 2]])
+
+
+def test_the_error_is_that_of_what_was_not_clipped():
+    stack = [np.full((1, 1), value, np.float32) for value in (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 90, np.nan)]
+    errors = [np.full((1, 1), 0.2, np.float32)] * len(stack)
+    mean = average_background(stack, errors, [np.zeros((1, 1), np.uint32)] * len(stack))
+    assert mean.data == 1
+    np.testing.assert_allclose(mean.err, 0.2 / np.sqrt(11), rtol=1e-6)
 
 
 def test_exposures_of_different_areas_are_an_error():
     with pytest.raises(ValueError, match="must cover one area"):
         average_background(
-            [np.ones((2, 2)), np.ones((3, 2))], [np.zeros((2, 2), np.uint32), np.zeros((3, 2), np.uint32)]
+            [np.ones((2, 2)), np.ones((3, 2))],
+            [np.ones((2, 2)), np.ones((3, 2))],
+            [np.zeros((2, 2), np.uint32), np.zeros((3, 2), np.uint32)],
         )

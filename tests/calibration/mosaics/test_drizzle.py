@@ -135,7 +135,10 @@ def test_an_exposure_that_is_nowhere_adds_nothing():
     np.testing.assert_allclose(mosaic.data[mosaic.weight > 0], 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("scale", "turn", "pixfrac"), [(1.0, 0.02, 1.0), (0.7, 0.5, 1.0), (1.4, 2.0, 0.5)])
+@pytest.mark.parametrize(
+    ("scale", "turn", "pixfrac"),
+    [(1.0, 0.02, 1.0), (0.7, 0.5, 1.0), (1.4, 2.0, 0.5), (1.0, 1.6, 1.0), (1.05, -3.1, 0.9), (1.0, 4.7, 0.7)],
+)
 def test_the_square_kernel_is_that_of_the_drizzle_package(scale, turn, pixfrac):
     rng = np.random.default_rng(4)
     y, x = np.indices((40, 50), float)

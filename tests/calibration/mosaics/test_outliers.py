@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from astropy.stats import sigma_clipped_stats
+from drizzle.resample import blot_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -60,7 +62,7 @@ def test_shapes_that_differ_are_an_error():
 @given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=3, max_dims=3, max_side=6), elements=VALUES))
 @pytest.mark.filterwarnings("ignore:All-NaN")
 def test_the_median_agrees_with_numpy(cube):
-    np.testing.assert_array_equal(median_image(list(cube)), np.nanmedian(cube, axis=0))
+    np.testing.assert_array_equal(median_image(cube), np.nanmedian(cube, axis=0))
 
 
 def test_pixels_of_low_weight_stay_out_of_the_median():
@@ -71,6 +73,35 @@ def test_pixels_of_low_weight_stay_out_of_the_median():
     assert np.isnan(masked[0, 0])
     assert np.isnan(masked).sum() == 2
     assert np.isnan(mask_low_weight(np.ones((3, 3), np.float32), np.zeros((3, 3), np.float32), 0.7)).all()
+
+
+def test_the_mean_weight_leaves_out_what_is_far_from_most():
+    rng = np.random.default_rng(2)
+    weight = rng.normal(10, 0.1, (400, 500)).astype(np.float32)
+    weight[:20] = 3
+    data = np.ones_like(weight)
+    mean = sigma_clipped_stats(weight, sigma=3, maxiters=5)[0]
+    assert mean == pytest.approx(10, abs=0.01)
+    masked = mask_low_weight(data, weight, 0.999)
+    # The limit is good to a thousandth of the scatter.
+    sure = np.abs(weight - 0.999 * mean) > 1e-4
+    np.testing.assert_array_equal(np.isnan(masked)[sure], (weight < 0.999 * mean)[sure])
+
+
+def test_blotting_is_that_of_the_drizzle_package():
+    rng = np.random.default_rng(5)
+    median = rng.normal(size=(30, 35)).astype(np.float32)
+    pixmap = rng.uniform(-3, 38, (20, 25, 2))
+    pixmap[2, 3] = np.nan
+    package = np.full((20, 25), np.nan, np.float32)
+    known = np.where(np.isnan(pixmap), -1.0, pixmap)
+    blot_image(median, known, out_img=package, fillval=np.nan, interp="linear")
+    # The package repeats the last row and column for a while.
+    inside = ((pixmap >= 0) & (pixmap <= (34, 29))).all(axis=-1)
+    image = blot(median, pixmap)
+    np.testing.assert_allclose(image[inside], package[inside], atol=1e-5)
+    assert np.isnan(image[(pixmap < 0).any(axis=-1) | (pixmap >= (34.5, 29.5)).any(axis=-1)]).all()
+    assert np.isnan(image[2, 3])
 
 
 def test_blotting_is_linear_interpolation():

@@ -1,5 +1,7 @@
 """The grid of a mosaic."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from astropy.wcs import WCS as FitsWcs
@@ -84,7 +86,18 @@ def test_pixel_maps_agree_with_the_exact_transform():
     mapped = pixel_map(WCSS[1], SHAPE, GRID)
     x, y = np.meshgrid(np.arange(160.0), np.arange(160.0))
     exact = np.stack(GRID.invert(*WCSS[1](x, y), with_bounding_box=False), axis=-1)
-    assert np.abs(mapped - exact).max() < 1e-3
+    assert np.abs(mapped - exact).max() < 1e-4
+    np.testing.assert_array_equal(pixel_map(WCSS[1], SHAPE, GRID, max_error=0), exact)
+
+
+def test_the_map_of_a_full_frame_takes_no_memory_but_its_own():
+    wcs = imaging_wcs(pointing(0, 0), distortion(), (2048, 2048))
+    pixel_map(wcs, SHAPE, GRID)
+    tracemalloc.start()
+    mapped = pixel_map(wcs, (2048, 2048), GRID)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert mapped.nbytes < peak < 1.1 * mapped.nbytes
 
 
 def test_pixels_outside_the_bounding_box_have_no_place():
