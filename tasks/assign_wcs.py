@@ -102,7 +102,7 @@ def disperse(header: Header, wcs: Any, references: References) -> tuple[Any, int
             f"{header.get('FILENAME')}: no SPECWCS reference file matches this exposure ({exp_type}, {elements}); use a "
             "context (CRDS_CONTEXT) that has one for its grism, or correct its keywords"
         )
-    specwcs, name = references.asdf("specwcs"), references.path("specwcs")
+    specwcs, name = references.asdf("specwcs"), references.name("specwcs")
     try:
         if exp_type == "NIS_WFSS":
             grism, wheel = header.require("FILTER", "FWCPOS")

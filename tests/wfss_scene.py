@@ -25,10 +25,10 @@ ORDERS = (1, 0, 2, -1)
 RANGE = (1.7, 2.28)
 
 
-def distortion(size: int) -> object:
-    """From pixels to (V2, V3): 65.4 milliarcsec, a slight turn, and a slight curvature."""
-    v2 = Polynomial2D(2, c1_0=-0.0654, c0_1=0.00065, c2_0=2e-8)
-    v3 = Polynomial2D(2, c1_0=0.00065, c0_1=0.0656, c0_2=2e-8)
+def distortion(size: int, bend: float = 2e-8) -> object:
+    """From pixels to (V2, V3): 65.4 milliarcsec, a slight turn, and a slight curvature, which its inverse knows nothing of."""
+    v2 = Polynomial2D(2, c1_0=-0.0654, c0_1=0.00065, c2_0=bend)
+    v3 = Polynomial2D(2, c1_0=0.00065, c0_1=0.0656, c0_2=bend)
     forward = Mapping((0, 1, 0, 1)) | v2 & v3
     matrix = np.linalg.inv([[-0.0654, 0.00065], [0.00065, 0.0656]])
     back = Mapping((0, 1, 0, 1)) | (
@@ -216,9 +216,9 @@ def miri_specwcs(trace: tuple[float, ...] = MIRI_TRACE) -> dict:
     }
 
 
-def other_wcs_of(disperser: object, size: int) -> object:
+def other_wcs_of(disperser: object, size: int, velosys: float | None = VELOSYS, bend: float = 2e-8) -> object:
     """The gwcs of an exposure of NIRCam or MIRI with a disperser, and the direct image of this module."""
-    return grism_wcs(imaging_wcs(POINTING, distortion(size), (size, size)), disperser, VELOSYS)
+    return grism_wcs(imaging_wcs(POINTING, distortion(size, bend), (size, size)), disperser, velosys)
 
 
 def write_model_references(folder: Path) -> References:
