@@ -138,6 +138,11 @@ def nircam_disperser(specwcs: Mapping[str, Any], grism: str) -> Model:
     names = {"displ": "lmodels", "dispx": "xmodels", "dispy": "ymodels"}
     names |= {f"inv{key}": f"inv_{name}" for key, name in names.items()}
     models = {name: _plain(specwcs[key]) for key, name in names.items() if specwcs.get(key) is not None}
+    traces = ("lmodels", "xmodels", "ymodels")
+    if any(isinstance(order, list) for name in traces for order in models[name]):
+        # The file takes either models alone, or lists alone.
+        for name in traces:
+            models[name] = [order if isinstance(order, list) else [order] for order in models[name]]
     forward_class = NIRCAMForwardRowGrismDispersion if axis == 1 else NIRCAMForwardColumnGrismDispersion
     disperse: Model = forward_class(orders, **models)
     disperse.inverse = NIRCAMBackwardGrismDispersion(orders, **models)

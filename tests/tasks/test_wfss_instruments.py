@@ -1,13 +1,17 @@
 """Scenes through the grisms of NIRCam and the prism of MIRI, from the simulator to spectra, against their truth."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import asdf
 import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.modeling.models import Polynomial1D, Polynomial2D
-from wfss_scene import Place, catalog_of, other_wcs_of
+from stdatamodels.jwst import datamodels
+from wfss_scene import POINTING as WFSS_POINTING
+from wfss_scene import Place, catalog_of, distortion, other_wcs_of
 
 from calibration.simulate import niriss
 from calibration.simulate.dispersion import Grism, disperse, line_rate
@@ -16,10 +20,14 @@ from calibration.simulate.grisms import miri_prism, nircam_grism
 from calibration.simulate.scene import Line, Source
 from calibration.simulate.throughput import Passband, sensitivity
 from calibration.wcs.grism import miri_disperser, nircam_disperser
+from calibration.wcs.imaging import imaging_wcs
+from flows.spec2 import spec2
 from infra.products.catalog import Catalog
 from infra.products.header import Header
-from infra.products.image import Image
+from infra.products.image import Image, write_image
+from infra.products.spectrum import read_spectra
 from infra.references.content import References
+from infra.synthetic.crds_cache import Rule, write_mappings
 from tasks.assign_wcs import AssignWcsOptions, assign_wcs
 from tasks.extract_1d import Extract1dOptions, extract_1d
 from tasks.extract_2d import Extract2dOptions, extract_2d
@@ -212,17 +220,69 @@ def test_a_filter_without_wavelengths_is_named_with_the_files(tmp_path):
 
 
 def imaging_model():
-    from wfss_scene import distortion
-
-    return distortion(512)
+    return distortion(512, bend=0)
 
 
 def blank(case: Case, **cards) -> Image:
-    from wfss_scene import POINTING as AT
-
+    at = WFSS_POINTING
     pointing = {
-        "V2_REF": AT.v2_ref, "V3_REF": AT.v3_ref, "RA_REF": AT.ra_ref, "DEC_REF": AT.dec_ref, "ROLL_REF": AT.roll_ref,
-        "VA_SCALE": AT.va_scale,
+        "V2_REF": at.v2_ref, "V3_REF": at.v3_ref, "RA_REF": at.ra_ref, "DEC_REF": at.dec_ref, "ROLL_REF": at.roll_ref,
+        "VA_SCALE": at.va_scale,
     }  # fmt: skip
     plane = np.zeros(case.shape, np.float32)
     return Image(case.header.set(pointing | cards), plane, plane, plane.astype(np.uint32))
+
+
+@pytest.mark.parametrize("name", ["nrca row", "miri"])
+def test_stage_2_makes_spectra_of_an_exposure_and_a_list_of_positions(name, tmp_path, monkeypatch, without_server):
+    case = CASES[name]
+    cache = tmp_path / "crds"
+    folder = cache / "references" / "jwst" / case.header["INSTRUME"].lower()
+    folder.mkdir(parents=True)
+    references = write_references(folder, case)
+    asdf.AsdfFile({"model": imaging_model()}).write_to(folder / "distortion.asdf")
+    rules = []
+    for path in (*references.files.values(), str(folder / "distortion.asdf")):
+        if path is not None:
+            reftype, suffix = Path(path).name.split(".")
+            target = f"jwst_{folder.name}_{reftype}_0001.{suffix}"
+            Path(path).rename(folder / target)
+            rules.append(Rule(reftype, target, {"META.EXPOSURE.TYPE": case.header["EXP_TYPE"]}))
+    write_mappings(cache, {case.header["INSTRUME"]: rules})
+    monkeypatch.setenv("CRDS_PATH", str(cache))
+    for variable in ("CRDS_SERVER_URL", "CRDS_CONTEXT"):
+        monkeypatch.delenv(variable, raising=False)
+
+    identifiers = {
+        "TELESCOP": "JWST", "PROGRAM": "01234", "OBSERVTN": "001", "VISIT": "001", "VISITGRP": "02", "SEQ_ID": "1",
+        "ACT_ID": "01", "EXPOSURE": "1", "DATE-OBS": "2023-07-14", "TIME-OBS": "12:00:00", "DETECTOR": "NRCALONG",
+        "MODULE": "A",
+    }  # fmt: skip
+    if not case.module:
+        identifiers |= {"DETECTOR": "MIRIMAGE", "MODULE": None}
+    image = blank(case, **identifiers)
+    noise = np.random.default_rng(3).normal(0, 0.01, case.shape).astype(np.float32)
+    variance = np.full(case.shape, 5e-5, np.float32)
+    image = image.with_(data=noise, err=np.sqrt(2 * variance), var_poisson=variance, var_rnoise=variance)
+    write_image(image, tmp_path / "jw01234001001_02101_00001_x_rate.fits")
+    at = imaging_wcs(WFSS_POINTING, imaging_model(), case.shape)(*case.place, with_bounding_box=False)
+    (tmp_path / "survey.csv").write_text(f"id,ra,dec,mag\n4711,{float(at[0]):.9f},{float(at[1]):.9f},21.5\n")
+    members = [{"expname": "jw01234001001_02101_00001_x_rate.fits", "exptype": "science"}]
+    association = {
+        "asn_type": "spec2", "asn_rule": "x", "asn_id": "o001", "asn_pool": "none", "program": "01234",
+        "products": [{"name": "jw01234001001_02101_00001_x", "members": members}],
+    }  # fmt: skip
+    (tmp_path / "spec2_asn.json").write_text(json.dumps(association))
+    own = {"spec2": {"catalog": str(tmp_path / "survey.csv")}}
+    spec2.fn(str(tmp_path / "spec2_asn.json"), str(tmp_path / "out"), own)
+    with datamodels.open(tmp_path / "out" / "jw01234001001_02101_00001_x_cal.fits") as model:
+        (slit,) = model.slits
+        assert (slit.source_id, slit.meta.wcsinfo.dispersion_direction) == (4711, 1 if case.module else 2)
+        assert slit.meta.bunit_data == "MJy/sr"
+        assert model.meta.cal_step.pathloss == (None if case.module else "SKIPPED")
+        middle = (slit.data.shape[1] // 2, slit.data.shape[0] // 2)
+        width = np.abs(np.gradient(slit.wavelength, axis=1 if case.module else 0))
+        assert slit.meta.wcs(*middle)[2] == pytest.approx(slit.wavelength[middle[::-1]], abs=float(width.max()))
+    spectra = read_spectra(tmp_path / "out" / "jw01234001001_02101_00001_x_x1d.fits")
+    assert spectra.tables[0].rows["SOURCE_ID"].tolist() == [4711]
+    assert np.isfinite(spectra.tables[0].rows["FLUX"]).sum() > 150
