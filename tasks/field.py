@@ -238,6 +238,7 @@ def _table(
         extended = sources.extended
     table["is_extended"] = np.zeros(n, bool) if extended is None else extended
     table["isophotal_abmag"] = abmag
+    table["isophotal_abmag_err"] = np.full(n, np.nan)  # not known; the official package wants the column
     if np.isfinite(sources.redshift).any():
         table["redshift"] = sources.redshift
     for corner in ("ll", "ul", "lr", "ur"):
