@@ -78,8 +78,8 @@ def print_imaging(products: Path, truth: Path, console: Console) -> None:
     ]
     if result.hits:  # stage 1 finds most by itself
         lines.append(
-            f"{result.removed} of {result.hits} pixels that particles left more than {OUTLYING:.0f} sigma too bright are removed, "
-            f"{1e6 * result.lost:.1f} of a million good ones are lost"
+            f"{result.removed} of {result.hits} pixels that particles left more than {OUTLYING:.0f} sigma too bright are "
+            f"removed, {1e6 * result.lost:.1f} of a million good ones are lost"
         )
     for line in lines:
         console.print(f"truth: {line}")
