@@ -129,15 +129,15 @@ def _report(name: str, one: Alignment) -> None:
 def _stars(image: Image, group: int, options: TweakregOptions) -> Stars:
     name = str(image.header.get("FILENAME", f"image {group + 1}"))
     image = in_memory(image, "data", "dq")
-    mask = (image.dq & _BAD) != 0
-    mask |= ~np.isfinite(image.data)
-    sky = estimate_sky(image.data, mask, options.bkg_boxsize)
-    shape = image.data.shape
+    data = image.data
+    mask = ((image.dq & _BAD) != 0) | ~np.isfinite(data)
+    sky = estimate_sky(data, mask, options.bkg_boxsize)
+    shape = data.shape
     pointing = pointing_of(image.header)
     none = np.zeros(0)
     if sky is None:
         return Stars(none, none, none, none, image.wcs, shape, pointing, group, name)
-    data = image.data - sky.level.astype(np.float32)
+    data = data - sky.level.astype(np.float32)
     threshold = options.snr_threshold * sky.noise
     if options.starfinder == "segmentation":
         segments = find_segments(

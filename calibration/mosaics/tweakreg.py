@@ -14,7 +14,6 @@ all others once more. One whose stars are elsewhere is to be left out: wrong sta
 The correction goes into the WCS where, and in the form in which, `tweakwcs` puts it, so that files read the same everywhere.
 """
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -29,8 +28,6 @@ from scipy.spatial import cKDTree
 
 from calibration.wcs.imaging import pixel_box
 from calibration.wcs.pointing import Pointing, v2v3_frame
-
-log = logging.getLogger(__name__)
 
 #: Standard deviations above chance, and pairs beyond that, that a match needs.
 SIGNIFICANT, AT_LEAST = 6.0, 4
@@ -162,10 +159,6 @@ class Map:
     def after(self, first: "Map") -> "Map":
         return Map(self.matrix @ first.matrix, self.matrix @ first.shift + self.shift)
 
-    def inverse(self) -> "Map":
-        back = np.linalg.inv(self.matrix)
-        return Map(back, -back @ self.shift)
-
 
 STAY = Map(np.eye(2), np.zeros(2))
 
@@ -198,9 +191,6 @@ class Exposure:
             side = edge[:, 0] * (at[:, None, 1] - corners[:, 1]) - edge[:, 1] * (at[:, None, 0] - corners[:, 0])
             inside |= (side >= 0).all(axis=1) | (side <= 0).all(axis=1)
         return inside
-
-    def moved(self, by: Map) -> "Exposure":
-        return replace(self, at=by(self.at), corners=None if self.corners is None else by(self.corners))
 
 
 @dataclass(frozen=True)
@@ -243,6 +233,8 @@ def align(images: Sequence[Stars], fit: Fit, expand: bool = False, in_order: boo
     plane = Plane.of(images)
     exposures = plane.exposures(images, fit.separation)
     reasons = {g: _few(len(one.at), fit) for g, one in exposures.items() if len(one.at) < fit.minobj}
+    if len(exposures) == 1:
+        reasons = dict.fromkeys(exposures, "there is no other exposure")
     usable = {g: one for g, one in exposures.items() if g not in reasons}
     links = _link_all(usable, fit)
     reference = _choose_reference(usable, links, fit, expand, in_order)
@@ -861,4 +853,4 @@ def _movement(image: Stars, wcs: WCS) -> tuple[float, float]:
     step = new - old
     (a, b), (u, v) = (old - old.mean(axis=0)).T, (new - new.mean(axis=0)).T
     angle = np.arctan2(a @ v - b @ u, a @ u + b @ v)
-    return float(np.hypot(*step.T).max()), float(-3600 * np.degrees(angle))
+    return float(np.hypot(*step.T).max()), float(0.0 - 3600 * np.degrees(angle))

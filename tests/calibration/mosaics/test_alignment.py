@@ -286,12 +286,14 @@ def test_each_geometry_is_found_in_spite_of_outliers(geometry):
         "general": np.array([[1.0003, -2e-4], [5e-4, 0.9998]]),
     }[geometry]
     real = Map(matrix, np.array([0.4, -0.3]))
-    other = seen_again(rng, one.moved(real.inverse()), 0.0)
+    back = np.linalg.inv(matrix)
+    before = Map(back, -back @ real.shift)
+    other = seen_again(rng, replace(one, at=before(one.at)), 0.0)
     other = replace(other, at=other.at + 0.1 * (np.arange(300) % 10 == 0)[:, None])
     fit = Fit(geometry=geometry, nclip=5)
     maps, fits = _solve({0: one, 1: other}, {(0, 1): match(one, other, fit)}, 0, fit)
     corners = one.corners[0]
-    assert np.abs(maps[1](real.inverse()(corners)) - corners).max() < 1.5e-3
+    assert np.abs(maps[1](before(corners)) - corners).max() < 1.5e-3
     assert fits[1][0] == pytest.approx(2.83e-3, rel=0.1)
     assert 240 <= fits[1][1] <= 270
 
@@ -343,6 +345,9 @@ def test_a_catalog_of_another_place_changes_nothing():
     after = align_to_catalog(images, before, FIELD.ra + 1, FIELD.dec, FIT)
     assert [one.wcs for one in after] == [one.wcs for one in before]
     assert all("of the reference catalog" in one.status for one in after)
+    (alone,) = align_to_catalog(images[:1], align(images[:1], FIT), FIELD.ra + 1, FIELD.dec, FIT)
+    assert alone.wcs is images[0].wcs
+    assert alone.status.startswith("there is no other exposure; no offset")
 
 
 def test_a_correction_is_what_tweakwcs_makes_of_it():
