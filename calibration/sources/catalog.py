@@ -8,7 +8,9 @@ the wings (of stars with the wings of a Moffat profile of power 2.5 it lacks 1 %
 faint), and a circle holds the light of neighbours. After them come ours: the light in the ellipse of Kron, and
 ``total_flux``, the light of the source as if it were alone: of a point source the largest circle, neighbours replaced by the
 opposite side, corrected for what is outside (within 1 % of what was put in, if the APCORR reference is that of the mosaic's
-pixels); of an extended one the ellipse of Kron, which lacks up to 4 % of an exponential disk.
+pixels); of an extended one the ellipse of Kron, which lacks up to 4 % of an exponential disk. A source counts as extended there
+if ``is_extended`` says so or if its ellipse holds clearly more than the corrected circle, as the two concentrations of
+``is_extended`` miss small galaxies.
 """
 
 from dataclasses import dataclass
@@ -39,6 +41,9 @@ FLAGS = (
     "1: told apart from sources that it touches; 2: next to pixels without data or the edge; "
     "4: another source in the largest aperture"
 )
+
+#: A source with so much more light in its Kron ellipse than the corrected circle has, and by 3 sigma, is no star.
+WIDER = 0.05
 
 
 @dataclass(frozen=True)
@@ -187,13 +192,16 @@ def measure_sources(plane: Plane, segments: Segments, apertures: Apertures, vega
     alone = ring_background(plane.signal, x, y, apertures.sky_inner, apertures.sky_outer, segments.labels)[0]
     alone = np.nan_to_num(alone)
     star = measure_circles(plane.signal, plane.err, segments.labels, plane.mask, x, y, apertures.radii[-1], alone)
-    whole = [
-        jansky * np.where(extended, one, apertures.corrections[-1] * other)
-        for one, other in zip((kron.flux, kron.flux_err), star, strict=True)
-    ]
+    star_flux, star_err = (apertures.corrections[-1] * one for one in star)
+    # Of a star, the ellipse holds less than all; one that holds more is around a source that is wider than a star.
+    wide = extended | (kron.flux - star_flux > np.fmax(WIDER * star_flux, 3 * kron.flux_err))
+    whole = [jansky * np.where(wide, kron.flux, star_flux), jansky * np.where(wide, kron.flux_err, star_err)]
     texts = {
         "kron": ("in the Kron ellipse", [jansky * kron.flux, jansky * kron.flux_err]),
-        "total": ("of all light without the neighbours: largest aperture corrected, Kron ellipse if extended", whole),
+        "total": (
+            "of all light without the neighbours: largest aperture corrected, or the Kron ellipse if more",
+            whole,
+        ),
     }
     for name, (text, (value, error)) in texts.items():
         add(f"{name}_flux", value, f"Flux {text}", ".6e", units.Jy)

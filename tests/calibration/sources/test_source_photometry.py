@@ -203,7 +203,9 @@ def measure(data, err=1e-4, background=0.0, **light):
     data, err, background = ((np.full(SHAPE, one) / JANSKY).astype(np.float32) for one in (data, err, background))
     plane = Plane(data, err, data - background, ~np.isfinite(err), WCS, (50.0, 40.0), JANSKY)
     found = find_segments(plane.signal, 10 * err, plane.mask, 2.0, 10)
-    return measure_sources(plane, found, APERTURES, 1.7, Light((2.0, 1.8), 2.0, **light))
+    return measure_sources(
+        plane, found, APERTURES, 1.7, Light(**({"star_thresholds": (2.0, 1.8), "fwhm": 2.0} | light))
+    )
 
 
 def test_a_source_is_measured_as_it_was_made():
@@ -263,6 +265,14 @@ def test_a_galaxy_has_its_light_in_the_kron_ellipse():
     assert row["kron_abmag"] == pytest.approx(8.9 - 2.5 * np.log10(row["kron_flux"].value))
     assert row["kron_vegamag"] == pytest.approx(row["kron_abmag"] - 1.7)
     assert row["kron_radius"].value > row["semimajor_sigma"].value
+
+
+def test_the_total_of_a_galaxy_that_passes_for_a_star_is_not_that_of_a_star():
+    row = measure(gaussian(50.3, 40.6, 4.0, 3.0), star_thresholds=(9.0, 9.0))[0]
+    assert not row["is_extended"]
+    assert row["aper_total_flux"].value < 0.6 * 3.0
+    assert row["total_flux"] == row["kron_flux"]
+    assert row["total_flux"].value == pytest.approx(3.0, rel=0.03)
 
 
 def test_the_light_left_of_the_background_is_taken_away_on_request():
