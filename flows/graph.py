@@ -227,7 +227,7 @@ def associate_alone(headers: Iterable[Header], associations: Iterable[Associatio
         for product in association.products
         for member in product.of_role("science")
     }
-    made = []
+    made: list[Association] = []
     for header in headers:
         base = base_of(str(header.get("FILENAME", "")))
         member = Member(f"{base}_{SUFFIX['detector1']}.fits", "science")

@@ -263,7 +263,7 @@ def _fill(axes: Any, data: np.ndarray, extent: tuple[float, ...], scale: tuple[f
 
 def _scales(strips: Sequence[Strip]) -> list[tuple[float, float]]:
     """Black and white of each strip: the rate and the model of its neighbours above its sky, in one range of values."""
-    scales = []
+    scales: list[tuple[float, float]] = []
     for k, strip in enumerate(strips):
         if strip.label == "neighbours" and k and strips[k - 1].label == "rate":
             low, high = scales[-1]

@@ -136,7 +136,10 @@ class Truth:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """One spectrum of one source: its catalog, its number there, the optics, the values (um, ``unit``), and its file."""
+    """One spectrum of one source: its catalog, its number there, the optics, the values (um, ``unit``), and its file.
+
+    ``ra``, ``dec`` [deg] say where the source is.
+    """
 
     catalog: str | None
     source: int
@@ -148,6 +151,8 @@ class Spectrum:
     error: np.ndarray
     unit: str
     product: str = ""
+    ra: float = math.nan
+    dec: float = math.nan
 
 
 def read_products(
@@ -158,7 +163,8 @@ def read_products(
     pictures = sum(name.endswith(".fits") and suffix_of(name) in KINDS for _, name in products)
     edge = math.sqrt(PICTURE_BYTES / BYTES_PER_PIXEL / max(pictures, 1))
     edge = int(min(max(edge, 180), 1000))
-    entries, mosaics, spectra, catalogs = [], [], [], {}
+    entries, mosaics, spectra = [], [], []
+    catalogs: dict[str, QTable] = {}
     fields: dict[str, str] = {}  # catalog that spectra are numbered by -> direct image
     for node, name in products:
         entry = Entry(name, node, _link(join(output, name), folder_of(page)))
@@ -384,7 +390,19 @@ def _spectra_of(path: Path, entry: Entry, catalog: str | None) -> list[Spectrum]
         optics, order = optics_of(content.header), int(table.cards.get("SPORDER", 1))
         unit = table.units.get("FLUX", "Jy")
         spectra += [
-            Spectrum(catalog, source, optics, order, rank, row["WAVELENGTH"], row["FLUX"], row[error], unit, entry.name)
+            Spectrum(
+                catalog,
+                source,
+                optics,
+                order,
+                rank,
+                row["WAVELENGTH"],
+                row["FLUX"],
+                row[error],
+                unit,
+                entry.name,
+                *(float(row[name]) if name in columns else math.nan for name in ("SOURCE_RA", "SOURCE_DEC")),
+            )
             for source, row in rows
         ]
     return spectra
@@ -555,7 +573,10 @@ def group_by_source(
     groups: dict[tuple, list[Spectrum]] = defaultdict(list)
     for spectrum in best_spectra(spectra):
         groups[spectrum.catalog, spectrum.source].append(spectrum)
-    found: list[Group] = [(*known.get(key, (Source(*key), None)), group) for key, group in groups.items()]
+    found: list[Group] = []
+    for key, group in groups.items():
+        unknown = Source(key[0], key[1], ra=group[0].ra, dec=group[0].dec), None
+        found.append((*known.get(key, unknown), group))
 
     def brightness(one: Group) -> tuple:
         source = one[0]

@@ -43,7 +43,7 @@ class Field:
 
 def check_numbers(label: np.ndarray, segmentation: Segmentation, cards: dict[str, str]) -> None:
     """Say which sources of the catalog the segmentation map does not have, and which it has beyond them."""
-    mapped = np.setdiff1d(segmentation.data, [0])
+    mapped = np.unique(segmentation.data[segmentation.data > 0])
     without = np.setdiff1d(label, mapped)
     if without.size:
         log.warning(
@@ -66,14 +66,33 @@ def check_places(catalog: Catalog, direct: Image, segmentation: Segmentation, ca
     if sky is None:
         return
     x, y = direct.wcs.invert(sky.ra.deg, sky.dec.deg, with_bounding_box=False)
-    if np.mean(_labels_at(segmentation.data, x, y) == np.asarray(table["label"])) > 0.5:
+    label, at = np.asarray(table["label"]), _labels_at(segmentation.data, x, y)
+    if np.mean(at == label) > 0.5:
         return
     from calibration.sources.listed import measure_labels
 
-    numbers = np.setdiff1d(segmentation.data, [0]).astype(np.int64)
+    numbers = np.unique(segmentation.data[segmentation.data > 0]).astype(np.int64)
     boxes = measure_labels(direct.data, segmentation.data, numbers, np.zeros(0), np.zeros(0))
     centre_x, centre_y = (boxes.x0 + boxes.x1 - 1) / 2, (boxes.y0 + boxes.y1 - 1) / 2
     _require_places(direct.wcs, sky.ra.deg, sky.dec.deg, centre_x, centre_y, cards)
+    _require_labels(label, at, cards)
+
+
+def _require_labels(label: np.ndarray, at: np.ndarray, cards: dict[str, str]) -> None:
+    """See that the sources stand on their own labels, ``at`` those that they stand on (0: none).
+
+    Raises
+    ------
+    ProductError
+        If most stand on those of others: the map is of another catalog.
+    """
+    other = np.flatnonzero((at > 0) & (at != label))
+    if other.size and other.size > np.count_nonzero(at == label):
+        k = other[0]
+        raise ProductError(
+            f"{cards['SEGMFILE']}: its labels are not the numbers of {cards['SCATFILE']}: source {label[k]} stands on label "
+            f"{at[k]}, and {other.size - 1} more on others; give the map of this catalog, or none"
+        )
 
 
 def _labels_at(labels: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -148,6 +167,7 @@ def complete(
     beyond = np.maximum.reduce(
         [-0.5 - x, x - (nx - 0.5), -0.5 - y, y - (ny - 0.5)]
     )  # [pixel] off the image, where positive
+    beyond[_behind(direct.wcs, (nx / 2, ny / 2), sources)] = np.inf
     inside = beyond <= 0
     if n and not inside.any():
         raise ProductError(
@@ -191,6 +211,7 @@ def complete(
         sky = np.nanmedian(direct.data)
         found = measure_labels(direct.data - sky, segmentation.data, sources.label, found.found_x, found.found_y)
         segmentation = Segmentation(segmentation.header, segmentation.data, direct.wcs)
+        _require_labels(sources.label, _labels_at(segmentation.data, x, y), cards)
         check_numbers(sources.label, segmentation, cards)
     faint = inside & ~np.isfinite(found.x0)
     if faint.any():
@@ -216,6 +237,13 @@ def complete(
     return Field(catalog, direct, segmentation, cards, {"cat": catalog, **derived})
 
 
+def _behind(wcs: Any, centre: tuple[float, float], sources: Listed) -> np.ndarray:
+    """(n,) bool, sources on the other half of the sky, which a tangent plane has as if they were on this one."""
+    ra, dec = (np.deg2rad(value) for value in wcs(*centre, with_bounding_box=False))
+    other_ra, other_dec = np.deg2rad(sources.ra), np.deg2rad(sources.dec)
+    return np.sin(dec) * np.sin(other_dec) + np.cos(dec) * np.cos(other_dec) * np.cos(other_ra - ra) <= 0
+
+
 def _table(
     sources: Listed,
     x: np.ndarray,
@@ -238,6 +266,7 @@ def _table(
         extended = sources.extended
     table["is_extended"] = np.zeros(n, bool) if extended is None else extended
     table["isophotal_abmag"] = abmag
+    table["isophotal_abmag_err"] = np.full(n, np.nan)  # not known; the official package wants the column
     if np.isfinite(sources.redshift).any():
         table["redshift"] = sources.redshift
     for corner in ("ll", "ul", "lr", "ur"):

@@ -38,6 +38,8 @@ SIGNIFICANT, AT_LEAST = 6.0, 4
 RIVAL = 0.6
 #: Error that all positions have beside their own [pixel]: what an undersampled star, or the distortion, is off by.
 FLOOR = 0.02
+#: Rounds of matching, ever more narrowly, at most.
+ROUNDS = 8
 #: Stars of an exposure, the brightest, with which offsets are searched.
 SEARCHED = 1000
 #: Windows in which pairs are counted [pixel]; a roll spreads the pairs over the wider one.
@@ -181,6 +183,11 @@ class Exposure:
     corners: np.ndarray | None
     scale: float
 
+    @property
+    def bright(self) -> np.ndarray:
+        """The positions with which offsets are searched; a catalog does not say which of its stars are bright."""
+        return self.at if self.corners is None else self.at[:SEARCHED]
+
     def covers(self, at: np.ndarray) -> np.ndarray:
         """Whether each position is in one of the images."""
         if self.corners is None:
@@ -299,10 +306,14 @@ def align_to_catalog(
     together = {image.group for image, one in zip(images, found, strict=True) if one.status in ("aligned", "reference")}
     bodies = [sorted(together)] if together else []
     bodies += [[g] for g in exposures if g not in together]
+    stars_at = plane.to(ra[known], dec[known])
+    outline = np.concatenate([one.corners.reshape(-1, 2) for one in exposures.values()])
+    near = (stars_at >= outline.min(axis=0) - fit.searchrad) & (stars_at <= outline.max(axis=0) + fit.searchrad)
+    stars_at = stars_at[near.all(axis=1)]
     results: dict[int, tuple[Map, tuple[float, int], float, str]] = {}
     for body in bodies:
         stars = _merge([exposures[g] for g in body])
-        catalog = Exposure(plane.to(ra[known], dec[known]), np.zeros(np.count_nonzero(known)), None, stars.scale)
+        catalog = Exposure(stars_at, np.zeros(len(stars_at)), None, stars.scale)
         link = match(catalog, stars, fit) if len(stars.at) >= fit.minobj else None
         if link is not None and link.matched:
             pair = {0: catalog, 1: stars}
@@ -431,17 +442,15 @@ def match(a: Exposure, b: Exposure, fit: Fit, offset: tuple[float, float] | None
         Of the stars of ``b`` from those of ``a``, if it is not to be searched [arcsec].
     """
     none = np.zeros(0, int)
-    common = min(np.count_nonzero(b.covers(a.at)), np.count_nonzero(a.covers(b.at)))
+    common = int(min(np.count_nonzero(b.covers(a.at)), np.count_nonzero(a.covers(b.at))))
     pixel = max(a.scale, b.scale)
-    if offset is None:
-        offset = _search(a.at, b.at, fit.searchrad, pixel)
-    if offset is None:
+    start = _search(a.bright, b.bright, fit.searchrad, pixel) if offset is None else np.array(offset)
+    if start is None:
         reason = f"no offset within {fit.searchrad:g} arcsec at which more stars agree than by chance with those"
         return Link(none, none, np.zeros(2), common, reason)
-    to_a, radius = Map(np.eye(2), -np.asarray(offset)), fit.tolerance
+    to_a, radius = Map(np.eye(2), -start), fit.tolerance
     first, second = _nearest(a.at, to_a(b.at), radius)
-    # Never less than chance alone would scatter positions by.
-    for _ in range(8):
+    for _ in range(ROUNDS):
         if len(first) < 2:
             break
         to_a, scatter = _fit_robustly(a.at[first], b.at[second])
@@ -450,8 +459,7 @@ def match(a: Exposure, b: Exposure, fit: Fit, offset: tuple[float, float] | None
         first, second = _nearest(a.at, to_a(b.at), radius)
         if np.array_equal(before, second):
             break
-    moved = to_a(b.at)
-    best, rival, enough = _count_agreeing(a.at, moved, fit.searchrad, pixel)
+    best, rival, enough = _count_agreeing(a.bright, to_a(b.bright), fit.searchrad, pixel)
     shift = (b.at[second] - a.at[first]).mean(axis=0) if len(second) else np.zeros(2)
     if best < enough:
         return Link(none, none, shift, common, "its stars agree no better than by chance with those")
@@ -469,7 +477,6 @@ def _histogram(a: np.ndarray, b: np.ndarray, radius: float, pixel: float) -> tup
     """Offsets of all pairs of stars: counts in bins of a pixel, the middle of which is none; distances of the bins; offsets."""
     half = int(np.ceil(radius / pixel))
     reach = half + max(WINDOWS)
-    a, b = a[:SEARCHED], b[:SEARCHED]
     pairs = cKDTree(a).sparse_distance_matrix(cKDTree(b), np.sqrt(2) * reach * pixel, output_type="ndarray")
     away = b[pairs["j"]] - a[pairs["i"]]
     bins = np.rint(away / pixel).astype(int) + reach
@@ -640,18 +647,18 @@ def _solve(
                         ones = [np.broadcast_to(each, at.shape) for each in np.eye(2)]
                         slopes[column[g]] = sign * np.stack([*ones, *turns], axis=-1)
                 rest = left(pair)[use]
-                for k, slope in slopes.items():
-                    gradient[k] += np.einsum("nds,nd,n->s", slope, rest, weight)
+                for i, slope in slopes.items():
+                    gradient[i] += np.einsum("nds,nd,n->s", slope, rest, weight)
                     for j, other in slopes.items():
-                        normal[k, :, j] += np.einsum("nds,ndt,n->st", slope, other, weight)
+                        normal[i, :, j] += np.einsum("nds,ndt,n->st", slope, other, weight)
             square = normal.reshape(len(column) * size, -1)
             step = -np.linalg.lstsq(square, gradient.ravel(), rcond=1e-12)[0].reshape(len(column), size)
-            for g, k in column.items():
+            for g, i in column.items():
                 matrix = _exponential(
-                    sum((q / 60 * each for q, each in zip(step[k, 2:], generators, strict=True)), 0 * _GROW)
+                    sum((q / 60 * each for q, each in zip(step[i, 2:], generators, strict=True)), 0 * _GROW)
                 )
                 centre = maps[g](middle[g])
-                maps[g] = Map(matrix, centre + step[k, :2] - matrix @ centre).after(maps[g])
+                maps[g] = Map(matrix, centre + step[i, :2] - matrix @ centre).after(maps[g])
         far = {pair: np.hypot(*left(pair).T) / error[pair] for pair in links}
         limit = fit.sigma * np.sqrt(np.mean(np.concatenate([far[pair][keep[pair]] for pair in links]) ** 2))
         now = {pair: far[pair] < limit if limit > 0 else keep[pair] for pair in links}

@@ -67,7 +67,7 @@ def make_sources(
 
 
 #: A field for imaging: side of the cell [pixel] that holds a source, how far from its middle that may be, kinds in turn.
-CELL, JITTER = 46.0, 9.0
+CELL, JITTER = 40.0, 8.0
 FIELD_KINDS = ("star", "star", "disk", "star")
 FIELD_RADII = (1.2, 3.0)  # [pixel], half-light radii of disks
 

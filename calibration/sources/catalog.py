@@ -2,6 +2,13 @@
 
 The grism pipelines read it: they take the position, the corners of the box on the sky, the isophotal magnitude and
 whether the source is extended.
+
+The columns of the official catalogs stay as they are, with what they leave out: the isophote ends at the threshold and lacks
+the wings (of stars with the wings of a Moffat profile of power 2.5 it lacks 1 % where they are bright, 5 % where they are
+faint), and a circle holds the light of neighbours. After them come ours: the light in the ellipse of Kron, and
+``total_flux``, the light of the source as if it were alone: of a point source the largest circle, neighbours replaced by the
+opposite side, corrected for what is outside (within 1 % of what was put in, if the APCORR reference is that of the mosaic's
+pixels); of an extended one the ellipse of Kron, which lacks up to 4 % of an exponential disk.
 """
 
 from dataclasses import dataclass

@@ -231,10 +231,16 @@ def systematic_offset(
     near = tree.query_ball_point(votes[best], radius)
     middle = np.median(votes[near], axis=0)
     near = tree.query_ball_point(middle, radius)
-    matched = np.unique(pairs.row[near]).size
-    as_given = np.unique(pairs.row[tree.query_ball_point([0.0, 0.0], radius)]).size
+    matched = _both(pairs.row[near], pairs.col[near])
+    here = tree.query_ball_point([0.0, 0.0], radius)
+    as_given = _both(pairs.row[here], pairs.col[here])
     possible = min(east.size, other_east.size)
     chance = len(votes) * (radius / reach) ** 2
     if matched < max(3, 5 * chance, possible / 3):
         return None
     return Offset(float(middle[0]), float(middle[1]), matched, possible, as_given)
+
+
+def _both(one: np.ndarray, other: np.ndarray) -> int:
+    """How many pairs there are in which each stands once, at most."""
+    return min(np.unique(one).size, np.unique(other).size)

@@ -19,7 +19,7 @@ from infra.products.header import ProductError
 log = logging.getLogger(__name__)
 
 #: Names of columns without case, the first that is there counts.
-LABEL = "label id number source_id objid obj_id phot_id seqnr num index".split()
+LABEL = "label id number source_id objid obj_id phot_id seqnr num".split()
 SKY = "sky_centroid skycoord sky coord coords".split()
 RA = (
     "ra raj2000 _raj2000 ra_icrs ra_j2000 ra_deg radeg alpha_j2000 alphawin_j2000 alphapeak_j2000 alpha_sky x_world xwin_world "

@@ -22,7 +22,7 @@ BRIGHT = 100.0  # [sigma], stars whose positions and fluxes are compared
 OUTLYING = 5.0  # [sigma], what a particle must have left to be looked for
 SEEN = 3  # exposures that must see a place, so that their median is right where one of them was hit
 
-_LOST, _REMOVED = np.uint32(dq.PIXEL["DO_NOT_USE"]), np.uint32(dq.PIXEL["OUTLIER"])
+_BAD, _OUTLIER = np.uint32(dq.PIXEL["DO_NOT_USE"]), np.uint32(dq.PIXEL["OUTLIER"])
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def compare_imaging(products: str | Path, truth: str | Path) -> ImagingCompariso
     return ImagingComparison(
         **_compare_stars(mosaic, read_catalog(catalog_path).table, sources),
         **_compare_pointings(exposures, planned, sources, truth),
-        **_compare_pixels(exposures, truth),
+        **_compare_pixels(exposures, products, truth),
     )
 
 
@@ -134,18 +134,20 @@ def _compare_pointings(exposures: dict[str, Image], planned: Table, sources: Tab
     return {"exposures": len(offsets), "injected": scatter(errors), "aligned": scatter(offsets)}
 
 
-def _compare_pixels(exposures: dict[str, Image], truth: Path) -> dict[str, Any]:
+def _compare_pixels(exposures: dict[str, Image], products: Path, truth: Path) -> dict[str, Any]:
     levels, noises, lost, pixels = [], [], 0, 0
     hits = removed = 0
     for root, image in exposures.items():
+        # Outliers have no values any more in the file that says which they are.
+        before = read_image(products / f"{root}_cal.fits")
         with fits.open(truth / f"{root}_truth.fits") as hdulist:
             surface, struck = hdulist["SURFACE"].data, hdulist["HITS"].data
-        flagged = (image.dq & _REMOVED) != 0
-        usable = (((image.dq & _LOST) == 0) | flagged) & np.isfinite(image.err)
-        deviation = image.data - surface
+        flagged = (image.dq & _OUTLIER) != 0
+        usable = ((before.dq & _BAD) == 0) & np.isfinite(before.data)
+        deviation = before.data - surface
         level = float(np.median(deviation[usable & ~flagged]))
         sky = surface < np.median(surface) * 1.05
-        noise = float(np.median(image.err[usable & sky]))
+        noise = float(np.median(before.err[usable & sky]))
         # What skymatch finds is told, and subtracted on request only.
         empty = usable & ~flagged & sky
         left = 0.0 if image.header.get("BKGSUB") else image.header.get("BKGLEVEL") or 0.0
@@ -153,7 +155,7 @@ def _compare_pixels(exposures: dict[str, Image], truth: Path) -> dict[str, Any]:
         noises.append(noise)
         hit = np.zeros(surface.shape, bool)
         hit[struck["y"], struck["x"]] = True
-        outlying = hit & usable & (deviation - level > OUTLYING * image.err)
+        outlying = hit & usable & (deviation - level > OUTLYING * before.err)
         y, x = np.nonzero(outlying)
         compared = _seen_by(image, list(exposures.values()), x, y) >= SEEN
         hits += int(compared.sum())
@@ -184,7 +186,6 @@ def _seen_by(image: Image, others: Sequence[Image], x: np.ndarray, y: np.ndarray
             np.rint(np.nan_to_num(row, nan=-1)).astype(int),
         )
         inside = (column >= 0) & (column < nx) & (row >= 0) & (row < ny)
-        usable = (other.dq[row.clip(0, ny - 1), column.clip(0, nx - 1)] & _LOST) == 0
-        flagged = (other.dq[row.clip(0, ny - 1), column.clip(0, nx - 1)] & _REMOVED) != 0
-        count += inside & (usable | flagged)
+        flags = other.dq[row.clip(0, ny - 1), column.clip(0, nx - 1)]
+        count += inside & (((flags & _BAD) == 0) | ((flags & _OUTLIER) != 0))
     return count

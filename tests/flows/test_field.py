@@ -249,7 +249,21 @@ def test_an_image_of_another_filter_is_told(folder, caplog):
 
 def test_the_sources_of_a_survey_that_are_far_away_are_left_out(folder):
     ra, dec = positions()
-    table = {"id": [*STARS, 70, 71], "ra": [*ra, ra[0], 10.0], "dec": [*dec, dec[0] + 0.02, 70.0]}
+    # The last is at the antipode, where a tangent plane has it in the middle of the image.
+    table = {"id": [*STARS, 70, 71, 72], "ra": [*ra, ra[0], 10.0, 233.16], "dec": [*dec, dec[0] + 0.02, 70.0, 27.79]}
     Table(table).write(folder.path / "survey.csv", format="ascii.csv")
     field = folder.open(catalog="survey.csv", direct_image="my_drz.fits")
     assert set(field.catalog.table["label"]) == {*STARS, 70}, "one whose spectrum may reach the detector stays"
+
+
+def test_a_map_of_another_catalog_is_refused(folder):
+    """As where a user's catalog takes the place of image3's in an association, but the map does not."""
+    made = folder.open(catalog="my.csv", direct_image="my_drz.fits")
+    order = list(STARS)
+    data = made.segmentation.data.astype(np.int32)
+    folder.segmentation(sum(np.where(data == label, order[k - 1], 0) for k, label in enumerate(order)).astype(np.int32))
+    made.catalog.table.write(folder.path / "a_cat.ecsv", format="ascii.ecsv")
+    for catalog in ("my.csv", "a_cat.ecsv"):
+        words = rf"my_seg\.fits: its labels are not the numbers of {catalog}: source 12 stands on label 5, and 4 more"
+        with pytest.raises(ProductError, match=words):
+            folder.open(catalog=catalog, direct_image="my_drz.fits", segmentation="my_seg.fits")

@@ -143,6 +143,20 @@ def test_spectra_of_a_users_catalog_have_its_numbers_positions_and_lines(run):
     assert page.count('<g class="source"><title>source 501') == 1, "and it is marked on the mosaic"
 
 
+def test_without_a_direct_image_there_are_numbers_and_positions(run):
+    content, folder, truth = run
+    spectra = own_catalog(folder)
+    (table,) = spectra.tables
+    rows = table.rows.copy()
+    rows["SOURCE_RA"], rows["SOURCE_DEC"] = [53.1, 53.2], -27.8
+    header = spectra.header.set(SCATFILE="my.csv")
+    write_spectra(spectra.with_(header=header, tables=(table.with_(rows=rows),)), folder / f"{GRISM}_c1d.fits")
+    page_of(({**content, "nodes": content["nodes"][2:]}, folder, truth))
+    rows, _ = sources_of(folder)
+    assert [(row["number"], row["ra"], row["dec"]) for row in rows] == [(501, 53.1, -27.8), (502, 53.2, -27.8)]
+    assert [row["magnitude"] for row in rows] == [None, None]
+
+
 def test_a_users_direct_image_is_shown_with_its_sources(run):
     content, folder, truth = run
     spectra = own_catalog(folder)

@@ -309,6 +309,57 @@ def test_an_exposure_without_its_time_has_no_weight(calibrated, references):
     assert combine_1d.fn(spectra, NONE, Combine1dOptions(exptime_key="unit_weight")).tables
 
 
+def test_noisier_spectra_count_less_by_their_errors(calibrated, references):
+    spectra = extract_1d.fn(calibrated[0], references, Extract1dOptions())
+    rows = spectra.tables[0].rows.copy()
+    rows["FLUX"] *= 3
+    rows["FLUX_ERROR"] *= 3
+    both = spectra.with_(tables=(spectra.tables[0], spectra.tables[0].with_(rows=rows)))
+    (mean,) = combine_1d.fn(both, NONE, Combine1dOptions(exptime_key="snr")).tables
+    (alone,) = combine_1d.fn(spectra, NONE, Combine1dOptions()).tables
+    # Weights of 1 and 1/9: (1 + 3/9) / (1 + 1/9).
+    np.testing.assert_allclose(mean.rows["FLUX"], 1.2 * alone.rows["FLUX"], rtol=1e-5)
+
+
+def test_sources_and_orders_of_single_exposures_are_kept(references):
+    image, catalog = exposure_of("GR150R", 1)
+    other, _ = exposure_of("GR150R", 2)
+    some = extract_2d.fn(image, references, Extract2dOptions(source_ids=[3, 11], extract_orders=[1, 2]), catalog)
+    more = extract_2d.fn(other, references, Extract2dOptions(source_ids=[5, 11]), catalog)
+    exposures = tuple(srctype.fn(slits, NONE, NoOptions()) for slits in (some, more))
+    spectra = extract_1d.fn(exp_to_source.fn(exposures, NONE, NoOptions()), references, Extract1dOptions())
+    seen = {
+        (table.cards["EXPGRPID"], table.cards["SPORDER"]): table.rows["SOURCE_ID"][
+            table.rows["N_ALONGDISP"] > 0
+        ].tolist()
+        for table in spectra.tables
+    }
+    one, two = (f"jw01234001001_02101_{k}" for k in (1, 2))
+    assert seen[f"{one}_1", 1] == [3, 11]
+    assert seen[f"{two}_1", 1] == [5, 11]
+    assert set(seen) == {(f"{one}_1", 1), (f"{one}_2", 2), (f"{two}_1", 1)}
+    combined = combine_1d.fn(spectra, NONE, Combine1dOptions())
+    by_order = {table.cards["SPORDER"]: table.rows for table in combined.tables}
+    assert by_order[1]["SOURCE_ID"].tolist() == [3, 5, 11]
+    counts = {row["SOURCE_ID"]: np.nanmax(row["N_INPUT"][: row["N_ALONGDISP"]]) for row in by_order[1]}
+    assert counts == {3: 1, 5: 1, 11: 2}
+    assert set(by_order[2]["SOURCE_ID"].tolist()) <= {3, 11}
+
+
+def test_one_exposure_alone_comes_through_stage_3_as_it_is(calibrated, references):
+    slits = calibrated[0]
+    sources = pixel_replace.fn(exp_to_source.fn((slits,), NONE, NoOptions()), NONE, PixelReplaceOptions())
+    spectra = extract_1d.fn(sources, references, Extract1dOptions())
+    (mean,) = combine_1d.fn(spectra, NONE, Combine1dOptions()).tables
+    (single,) = extract_1d.fn(slits, references, Extract1dOptions()).tables
+    for row, other in zip(mean.rows, single.rows, strict=True):
+        n, good = row["N_ALONGDISP"], np.isfinite(other["FLUX"])
+        rising = np.argsort(other["WAVELENGTH"][good])
+        assert n == good.sum()
+        np.testing.assert_allclose(row["FLUX"][:n], other["FLUX"][good][rising], rtol=1e-6)
+        np.testing.assert_allclose(row["ERROR"][:n], other["FLUX_ERROR"][good][rising], rtol=1e-6)
+
+
 def test_exposures_without_spectra_are_an_error(calibrated):
     with pytest.raises(ValueError, match=r"there is no spectrum in jw01234001001_02101_00001_nis_rate.fits"):
         exp_to_source.fn((calibrated[0].with_(slits=()),), NONE, NoOptions())

@@ -326,6 +326,17 @@ def test_a_single_exposure_aligns_to_a_catalog_with_gaps():
     assert found.roll == pytest.approx(180, abs=3)
 
 
+def test_a_catalog_that_is_deep_and_wide_is_searched_where_the_images_are():
+    image = stars(0, error=(3.0, -2.5))
+    rng = np.random.default_rng(3)
+    ra = np.concatenate([FIELD.ra, rng.uniform(149.9, 150.3, 300_000)])
+    dec = np.concatenate([FIELD.dec, rng.uniform(2.1, 2.5, 300_000)])
+    order = np.argsort(-dec)
+    (found,) = align_to_catalog([image], align([image], FIT), ra[order], dec[order], replace(FIT, searchrad=6.0))
+    assert found.status == "aligned"
+    assert error_of(found, image, pointing(3.0, -2.5)) < 1.5
+
+
 def test_a_catalog_of_another_place_changes_nothing():
     images = [stars(0), stars(1, (1.2, 0.7), (0.03, 0.02))]
     before = align(images, FIT)
