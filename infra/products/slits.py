@@ -22,7 +22,7 @@ import numpy as np
 from yaml.representer import SafeRepresenter  # type: ignore[import-untyped]
 
 from calibration.wcs.grism import exposure_wcs, slit_wcs
-from infra.products.fits import Contents, Hdu, read_fits, write_fits
+from infra.products.fits import Contents, Hdu, read_fits, read_images, write_fits
 from infra.products.header import Header, ProductError, format_cards, parse_cards
 
 
@@ -193,7 +193,7 @@ def read_slits(path: str | Path) -> SlitSet:
     # when they are asked for, check what they are made of.
     with asdf.config_context() as config:
         config.validate_on_read = False
-        contents = read_fits(path)
+        contents = read_images(path) or read_fits(path)
     exposure = None
     if _ONE_EXPOSURE in contents.extension:
         contents = replace(contents, extension=_first_entry(contents.extension))
