@@ -160,7 +160,7 @@ def _solve(terms: np.ndarray, offsets: np.ndarray, t_ends: np.ndarray) -> np.nda
     """t at these offsets along a trace; a bent one is looked up between 20001 places from end to end."""
     if terms.size == 2:
         return (offsets - terms[0]) / terms[1]
-    t = np.linspace(*t_ends, 20_001)
+    t = np.linspace(t_ends[0], t_ends[1], 20_001)
     places = polyval(t, terms)
     rising = np.argsort(places)
     return np.interp(offsets, places[rising], t[rising])

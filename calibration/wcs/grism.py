@@ -285,7 +285,7 @@ def dispersion_of(grism: WCS) -> Dispersion:
             "run assign_wcs on the grism exposure first"
         )
     leaves = _leaves(grism.get_transform("grism_detector", "detector"))
-    dispersers = [leaf for leaf in leaves if isinstance(leaf, tuple(_DISPERSERS))]
+    dispersers: list[Any] = [leaf for leaf in leaves if type(leaf) in _DISPERSERS]
     if len(dispersers) != 1:
         raise ValueError(
             "expected one disperser of NIRISS, NIRCam or MIRI between the frames grism_detector and detector of the WCS, but "

@@ -377,6 +377,72 @@ def open_contents(path: str | Path, on_disk: Sequence[str], skip: Sequence[str] 
         yield contents
 
 
+def read_images(path: str | Path) -> Contents | None:
+    """As ``read_fits``, ten times as fast, for a file of very many images and one ASDF extension; None for any other.
+
+    Of the headers it keeps those of SCI. What is wrong with a file is for ``read_fits`` to tell.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return None
+    size = path.stat().st_size
+    texts: dict[tuple[str, int], bytes] = {}
+    arrays: dict[tuple[str, int], Any] = {}
+    extension, start = b"", b""
+    with path.open("rb") as stream:
+        while stream.tell() < size:
+            text = _header_text(stream)
+            values = {
+                text[i : i + 8].rstrip(): text[i + 10 : i + 80].split(b"/")[0].strip() for i in range(0, len(text), 80)
+            }
+            try:
+                shape = tuple(int(values[b"NAXIS%d" % axis]) for axis in range(int(values[b"NAXIS"]), 0, -1))
+                bitpix, zero = int(values[b"BITPIX"]), float(values.get(b"BZERO", 0))
+                scale, more = float(values.get(b"BSCALE", 1)), int(values.get(b"PCOUNT", 0))
+                ver = int(values.get(b"EXTVER", 1))
+            except (KeyError, ValueError):
+                return None
+            name = values.get(b"EXTNAME", b"").strip(b"' ").decode("ascii", "replace")
+            offset, length = stream.tell(), math.prod(shape) * abs(bitpix) // 8 if shape else 0
+            if offset + length > size or more or scale != 1:
+                return None
+            if not start:
+                start = text
+                if not values.get(b"SIMPLE") or shape:
+                    return None
+            elif name == "ASDF" and bitpix == 8 and len(shape) == 2 and shape[0] == 1:
+                extension = stream.read(length)
+            elif values.get(b"XTENSION", b"").strip(b"' ") == b"IMAGE" and b"BLANK" not in values:
+                dtype = np.dtype(_DTYPES.get(bitpix, "V1"))
+                if dtype.kind == "i" and zero == 2 ** (8 * dtype.itemsize - 1):
+                    dtype = np.dtype(f"u{dtype.itemsize}")
+                elif zero or dtype.kind == "V" or sys.byteorder != "little":
+                    return None
+                if shape:
+                    arrays[name, ver] = ImageOnDisk(stream, offset, shape, dtype).read()
+                if name == "SCI":
+                    texts[name, ver] = text
+            else:
+                return None
+            stream.seek(offset + -(-length // _BLOCK) * _BLOCK)
+    if not texts:
+        return None
+    cards = {key: fits.Header.fromstring(text) for key, text in texts.items()}
+    first = {"PRIMARY": fits.Header.fromstring(start), "SCI": next(iter(cards.values()))}
+    return Contents(path.name, parse_cards(first), arrays, cards, extension)
+
+
+def _header_text(stream: IO[bytes]) -> bytes:
+    """The cards of the header that starts where the stream is, up to END."""
+    text = b""
+    while block := stream.read(_BLOCK):
+        text += block
+        end = text.rstrip(b" ")
+        if end.endswith(b"END") and len(end) % 80 == 3:
+            return end[:-3]
+    return b""
+
+
 @dataclass(frozen=True)
 class ImageOnDisk:
     """An image extension of an open file, of which parts can be read.

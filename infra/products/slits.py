@@ -22,7 +22,7 @@ import numpy as np
 from yaml.representer import SafeRepresenter  # type: ignore[import-untyped]
 
 from calibration.wcs.grism import exposure_wcs, slit_wcs
-from infra.products.fits import Contents, Hdu, read_fits, write_fits
+from infra.products.fits import Contents, Hdu, read_fits, read_images, write_fits
 from infra.products.header import Header, ProductError, format_cards, parse_cards
 
 
@@ -193,7 +193,7 @@ def read_slits(path: str | Path) -> SlitSet:
     # when they are asked for, check what they are made of.
     with asdf.config_context() as config:
         config.validate_on_read = False
-        contents = read_fits(path)
+        contents = read_images(path) or read_fits(path)
     exposure = None
     if _ONE_EXPOSURE in contents.extension:
         contents = replace(contents, extension=_first_entry(contents.extension))
@@ -260,11 +260,14 @@ def write_slits(slits: SlitSet, path: str | Path) -> None:
                 cards = [("BUNIT", slit.header["BUNIT"], "physical units of the error array values")]
             hdus.append(Hdu(extname, np.asarray(array, dtype), ver, cards))
     ours: dict[str, Any] = {"recipe": dict(slits.recipe)}
-    if _of_one_exposure(slits.slits):
+    places = _places_in_one_exposure(slits.slits)
+    if places:
         first = slits.slits[0]
-        pattern = first.with_(make_wcs=replace(first.make_wcs, **_PATTERN))
+        pattern = first.with_(make_wcs=replace(places[0], **_PATTERN))
         tree = {"slits": [_entry(first), _entry(pattern)], "calweave": ours | {"one_exposure": True}}
-        write_fits(path, "MultiSlitModel", header, hdus, tree, functools.partial(_copy_entries, slits=slits.slits[1:]))
+        extended = [slit.extended for slit in slits.slits[1:]]
+        finish = functools.partial(_copy_entries, places=places[1:], extended=extended)
+        write_fits(path, "MultiSlitModel", header, hdus, tree, finish)
     else:
         entries = [_entry(slit) for slit in slits.slits]
         write_fits(path, "MultiSlitModel", header, hdus, {"slits": entries, "calweave": ours})
@@ -275,15 +278,19 @@ def _entry(slit: Slit) -> dict[str, Any]:
     return entry if slit.extended is None else {"is_extended": slit.extended, **entry}
 
 
-def _of_one_exposure(slits: Sequence[Slit]) -> bool:
-    """Whether the entries of the slits differ by numbers alone, and those stand in their headers, too."""
-    return len(slits) > 1 and all(
-        isinstance(slit.make_wcs, SlitWcs)
-        and slit.make_wcs.exposure is slits[0].make_wcs.exposure  # type: ignore[union-attr]
-        and (slit.extended is None) == (slits[0].extended is None)
-        and slit.make_wcs.numbers == _numbers_of(slit)
+def _places_in_one_exposure(slits: Sequence[Slit]) -> list[SlitWcs]:
+    """What makes the WCS of each slit, if their entries differ by numbers alone that stand in their headers, too; else none."""
+    places = [
+        slit.make_wcs
         for slit in slits
+        if isinstance(slit.make_wcs, SlitWcs) and slit.make_wcs.numbers == _numbers_of(slit)
+    ]
+    alike = (
+        len(places) == len(slits) > 1
+        and all(place.exposure is places[0].exposure for place in places)
+        and len({slit.extended is None for slit in slits}) == 1
     )
+    return places if alike else []
 
 
 def _numbers_of(slit: Slit) -> tuple[Any, ...]:
@@ -306,8 +313,8 @@ _ENTRIES = re.compile(rb"(?<=\nslits:\n)(- .*\n(?:  .*\n)*)((?:- .*\n(?:  .*\n)*
 _BLOCK_INDEX = re.compile(rb"#ASDF BLOCK INDEX\n.*\Z", re.DOTALL)
 
 
-def _copy_entries(content: bytes, slits: Sequence[Slit]) -> bytes:
-    """An ASDF file whose second entry is the pattern, with the entries of ``slits`` in its place."""
+def _copy_entries(content: bytes, places: Sequence[SlitWcs], extended: Sequence[bool | None]) -> bytes:
+    """An ASDF file whose second entry is the pattern, with the entries of these slits in its place."""
     found = _ENTRIES.search(content)
     if found is None:
         raise RuntimeError("the ASDF extension has no entries of slits where they are expected")
@@ -317,11 +324,11 @@ def _copy_entries(content: bytes, slits: Sequence[Slit]) -> bytes:
     if set(order) != set(range(len(_IN_TEXT))):
         raise RuntimeError("the entry of a slit in the ASDF extension has not the numbers that are expected")
     copies = []
-    for slit in slits:
-        x, y, ny, nx, *rest = map(float, slit.make_wcs.numbers)  # type: ignore[union-attr]
+    for place, large in zip(places, extended, strict=True):
+        x, y, ny, nx, *rest = map(float, place.numbers)
         numbers = [_as_yaml(number) for number in (x, y, ny - 0.5, nx - 0.5, *rest)]
         copy = "".join(part + numbers[k] for part, k in zip(parts, order, strict=False)) + parts[-1]
-        copies.append(re.sub("(?<=is_extended: )[a-z]+", str(slit.extended).lower(), copy, count=1))
+        copies.append(re.sub("(?<=is_extended: )[a-z]+", str(large).lower(), copy, count=1))
     # The index of the binary blocks tells where they were; without it they are looked for.
     return content[: found.start(2)] + "".join(copies).encode() + _BLOCK_INDEX.sub(b"", content[found.end(2) :])
 

@@ -9,7 +9,7 @@ import pytest
 from stdatamodels.jwst import datamodels
 from wfss_scene import wcs_of
 
-from infra.products.fits import read_fits
+from infra.products.fits import read_fits, read_images
 from infra.products.header import Header, ProductError
 from infra.products.image import Image, write_image
 from infra.products.slits import Exposure, Slit, SlitSet, SlitWcs, read_slits, split_header, write_slits
@@ -78,6 +78,27 @@ def test_entries_that_are_copies_are_those_that_the_library_makes(tmp_path):
         box, same = (entry["meta"]["wcs"].bounding_box.bounding_box(order="F") for entry in (one, another))
         assert box == same
     assert len(read_slits(tmp_path / "made_cal.fits").slits) == 5
+
+
+def test_a_file_of_many_images_is_read_as_the_library_reads_it(tmp_path):
+    write_slits(make_set(3), tmp_path / "jw_cal.fits")
+    fast, slow = read_images(tmp_path / "jw_cal.fits"), read_fits(tmp_path / "jw_cal.fits")
+    assert fast.header == slow.header
+    assert fast.extension == slow.extension
+    assert list(fast.arrays) == list(slow.arrays)
+    for key, array in slow.arrays.items():
+        np.testing.assert_array_equal(fast.arrays[key], array)
+        assert fast.arrays[key].dtype == array.dtype
+    assert all(fast.cards[key].tostring() == slow.cards[key].tostring() for key in fast.cards)
+
+
+def test_a_file_cut_short_is_refused_by_name(tmp_path):
+    write_slits(make_set(3), tmp_path / "jw_cal.fits")
+    content = (tmp_path / "jw_cal.fits").read_bytes()
+    for part in (0.3, 0.97):
+        (tmp_path / "cut_cal.fits").write_bytes(content[: int(part * len(content))])
+        with pytest.raises(ProductError, match=r"cut_cal.fits"):
+            read_slits(tmp_path / "cut_cal.fits")
 
 
 def test_what_was_read_can_be_written_again(tmp_path):
