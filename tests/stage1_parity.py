@@ -70,7 +70,10 @@ def run_jobs(peer: str, folder: Path, jobs: Sequence[Mapping[str, Any]]) -> None
     path = folder / "jobs.json"
     path.write_text(json.dumps(jobs))
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("CRDS_", "PYTHON"))}
-    environment |= {"CRDS_PATH": str(folder / "empty_cache"), "CRDS_SERVER_URL": "https://jwst-serverless-mode.stsci.edu"}
+    environment |= {
+        "CRDS_PATH": str(folder / "empty_cache"),
+        "CRDS_SERVER_URL": "https://jwst-serverless-mode.stsci.edu",
+    }
     script = Path(__file__).parent / "parity" / "peer_detector1.py"
     done = subprocess.run([peer, script, path], env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, (done.stderr or done.stdout)[-3000:]
