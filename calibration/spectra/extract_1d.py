@@ -11,6 +11,7 @@ Horne (1986), PASP 98, 609: optimal extraction.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import median_filter, uniform_filter1d
@@ -169,7 +170,7 @@ def extract_optimal(
     known = np.isfinite(turned(wavelength)).any(axis=0)
     image = turned(data)[:, known]
     variances = [np.nan_to_num(turned(one)[:, known], nan=0.0) for one in (var_poisson, var_rnoise, var_flat)]
-    total = sum(variances)
+    total = np.sum(variances, axis=0)
     flagged = turned((dq & flags.PIXEL["DO_NOT_USE"]) != 0)[:, known] != 0
     good = np.isfinite(image) & ~flagged & (total > 0)
     height = image.shape[0]
@@ -177,7 +178,7 @@ def extract_optimal(
     if not use.any():
         return None
     # The mean of its neighbours along the dispersion, without itself: no weight follows the noise of its own pixel.
-    window = dict(size=SMOOTHING, axis=1, mode="constant")
+    window: dict[str, Any] = {"size": SMOOTHING, "axis": 1, "mode": "constant"}
     around = SMOOTHING * uniform_filter1d(np.where(good, total, 0.0), **window) - np.where(good, total, 0.0)
     smooth = np.maximum(around, 0.0) / np.maximum(
         np.round(SMOOTHING * uniform_filter1d(good * 1.0, **window)) - good, 1.0
@@ -187,11 +188,13 @@ def extract_optimal(
     signal = np.where(good, image, 0.0)
 
     flux, whole = np.nan_to_num(box.total), use.all(axis=0)
-    noise = np.sqrt(sum((box.var_poisson, box.var_rnoise, box.var_flat))[whole])
+    noise = np.sqrt((box.var_poisson + box.var_rnoise + box.var_flat)[whole])
     strength = np.sum((flux[whole] / noise) ** 2) - np.count_nonzero(whole)
     if not (flux[whole] > 0).any():
         return None
-    degree = min(HIGHEST_DEGREE, np.count_nonzero(whole) // 4, int(PROFILE_BIAS * max(strength, 0.0) / height) - 1)
+    degree = min(
+        HIGHEST_DEGREE, int(np.count_nonzero(whole)) // 4, int(PROFILE_BIAS * max(float(strength), 0.0) / height) - 1
+    )
     if degree < 0:
         return None
     along = np.polynomial.legendre.legvander(np.linspace(-1, 1, image.shape[1]), degree)
