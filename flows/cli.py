@@ -312,7 +312,7 @@ def simulate(
         from infra.synthetic.presets import write_preset
         from infra.synthetic.program import write_program
 
-    of_images = {
+    of_images: dict[str, Any] = {
         "dithers": dithers, "tiles": tiles, "filter_name": filter_name, "detectors": detectors,
         "pointing_error": pointing_error, "sky_offset": sky_offset,
     }  # fmt: skip
@@ -350,6 +350,7 @@ def simulate(
 def steps(name: Annotated[str | None, Parameter(help="one step; default: a list of all")] = None, /) -> int:
     """List the calibration steps, or one step's options with their defaults, bounds and meaning."""
     from tasks.options import all_steps, require_step
+    from tasks.step import PIPELINES
 
     table = Table(box=None, pad_edge=False)
     if name is None:
@@ -358,12 +359,17 @@ def steps(name: Annotated[str | None, Parameter(help="one step; default: a list 
         for step in all_steps().values():
             table.add_row(step.name, "yes" if step.default else "no", step.description)
     else:
-        step = require_step(name)
-        print(f"{step.name}: {step.description}\n")
+        if name in PIPELINES:
+            options, description = PIPELINES[name], PIPELINES[name].__doc__
+        else:
+            step = require_step(name)
+            options, description = step.options, step.description
+        print(f"{name}: {description}\n")
         for heading in ("option", "default", "meaning"):
             table.add_column(heading)
-        table.add_row("skip", str(not step.default).lower(), "leave the step out")
-        for option, field in step.options.model_fields.items():
+        if name not in PIPELINES:
+            table.add_row("skip", str(not step.default).lower(), "leave the step out")
+        for option, field in options.model_fields.items():
             signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
             bounds = [
                 f"{sign} {getattr(m, key)}" for m in field.metadata for key, sign in signs.items() if hasattr(m, key)
@@ -432,6 +438,73 @@ def pack(
 
     pack_program(inputs, out)
     console.print(f"wrote {out}; use it with CRDS_PATH={out} and no CRDS_SERVER_URL")
+    return DONE
+
+
+wfss = App(name="wfss", help="Slitless spectra of a run.", group=prepare)
+app.command(wfss)
+
+
+def _numbers(kind: Any, tokens: Sequence[Any]) -> list[int]:
+    """Numbers with commas between them: 12,57."""
+    words = [word.strip() for token in tokens for word in token.value.split(",") if word.strip()]
+    if not words or not all(word.isdigit() for word in words):
+        raise ValueError(
+            f"expected source numbers such as 12,57, but got {','.join(token.value for token in tokens)!r}"
+        )
+    return [int(word) for word in words]
+
+
+SourceNumbers = Annotated[
+    list[int], Parameter(converter=_numbers, n_tokens=1, negative="", help="numbers in the catalog, such as 12,57")
+]
+
+
+@wfss.command
+def reextract(
+    folder: Annotated[str, Parameter(name="DIR", help="output folder of a run")],
+    /,
+    *,
+    sources: SourceNumbers,
+    out: Annotated[
+        str | None, Parameter(name=["-o", "--out"], help="folder or URL to write; default: DIR/reextracted-NUMBERS")
+    ] = None,
+    parameter: Assignments = (),  # type: ignore[assignment]
+    parameters: ParameterFile = None,
+    crds: Crds = None,
+    workers: Workers = 0,
+    verbose: Verbose = False,
+) -> int:
+    """Make the spectra of a few sources again, by the options of the run and those that are given here.
+
+    The new products, with records and a report.html of their own, go into a folder of their own: those of the run stay.
+    """
+    _start(crds, verbose, out or folder)
+    overrides = _overrides(parameters, parameter)
+    with console.status("starting"):
+        from flows.program import summarise
+        from flows.wfss import reextract
+
+    return summarise(reextract(folder, sources, out, overrides, workers or os.cpu_count() or 1), console)
+
+
+@wfss.command
+def previews(
+    folder: Annotated[str, Parameter(name="DIR", help="output folder of a run")],
+    /,
+    *,
+    sources: SourceNumbers | None = None,
+    brightest: Annotated[int, Parameter(help="how many sources, where --sources names none")] = 100,
+    truth: Annotated[str | None, Parameter(help="folder of truth tables to compare with")] = None,
+    verbose: Verbose = False,
+) -> int:
+    """Draw a preview of each source: direct image, cutouts, neighbours and spectra; sources.html links to them."""
+    _start(None, verbose, folder)
+    with console.status("drawing"):
+        from flows.previews import write_previews
+
+        made = write_previews(folder, sources, brightest, truth)
+    console.print(f"wrote {len(made)} previews; they are on the page {folder.rstrip('/')}/sources.html", soft_wrap=True)
     return DONE
 
 
@@ -517,7 +590,7 @@ def _start(crds: str | None, verbose: bool, out: str | None, inputs: Sequence[st
 
 def _room(stage: str, memory: float | None) -> dict[str, Any]:
     """What a stage that runs alone may take, as arguments of its flow."""
-    if stage not in ("detector1", "dark"):
+    if stage not in ("detector1", "dark", "image3"):
         return {}
     from flows.blocks import PROGRAM
     from infra.machine import available_memory, cores

@@ -75,8 +75,11 @@ def print_imaging(products: Path, truth: Path, console: Console) -> None:
         f"{result.exposures} exposures aligned within {result.aligned:.2f} mas rms, from errors of {result.injected:.1f} mas; "
         f"their skies agree within {result.sky:.3f} sigma of a pixel",
         f"their fluxes over the true ones {result.total:.4f} (total aperture), {result.isophotal:.4f} (isophotal; median)",
-        f"{result.removed} of {result.hits} pixels that particles left more than {OUTLYING:.0f} sigma too bright are removed, "
-        f"{1e6 * result.lost:.1f} of a million good ones are lost",
     ]
+    if result.hits:  # stage 1 finds most by itself
+        lines.append(
+            f"{result.removed} of {result.hits} pixels that particles left more than {OUTLYING:.0f} sigma too bright are "
+            f"removed, {1e6 * result.lost:.1f} of a million good ones are lost"
+        )
     for line in lines:
         console.print(f"truth: {line}")

@@ -39,8 +39,8 @@ DEFAULTS: Mapping[str, Rate] = {
     "detector1": Rate(0.3, 150e-9, 14.0, 3.5),
     "dark": Rate(0.3, 60e-9, 14.0, 6.0),
     "guider": Rate(0.2, 60e-9, 14.0, 4.0),
-    "image2": Rate(0.5, 500e-9, 220.0, 60.0),
-    "image3": Rate(1.0, 3000e-9, 200.0, 60.0),
+    "image2": Rate(0.5, 400e-9, 120.0, 60.0),
+    "image3": Rate(1.0, 700e-9, 100.0, 60.0),
     "spec2": Rate(1.0, 3000e-9, 250.0, 40.0),
     "spec3": Rate(0.5, 300e-9, 60.0, 2.0),
 }

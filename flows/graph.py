@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from associations.association import Association, read_association
+from associations.association import Association, Member, Product, read_association
 from associations.generator import generate
 from associations.pool import make_pool, merge_pools, read_pool
 from flows.spec2 import WFSS_TYPES
@@ -45,6 +45,9 @@ START = 65536  # bytes that hold the headers of PRIMARY and SCI of an exposure, 
 
 #: Names and hashes of the associations that a run generated into its output.
 GENERATED = f"{FOLDER}/associations"
+
+#: Number of the first association of a slitless exposure alone, beyond those of the rules.
+FIRST_ALONE = 90001
 
 #: Suffix of what a stage 1 pipeline makes.
 SUFFIX = {"detector1": "rate", "dark": "dark", "guider": "cal"}
@@ -186,12 +189,13 @@ def _hash(text: str) -> str:
 
 
 def gather(
-    inputs: Sequence[str], output: str, write: bool = True
+    inputs: Sequence[str], output: str, write: bool = True, own_catalog: bool = False
 ) -> tuple[dict[str, str], dict[str, Association], dict[str, Header]]:
     """What a run is about: exposures with their stage, associations, and the headers of the exposures that have one.
 
     Where no association is given they are generated, from the pool or from the headers; with ``write`` they are written
-    into ``output``, where the stage flows read them.
+    into ``output``, where the stage flows read them. With a catalog of the user's own, slitless exposures without a direct
+    image have one, too.
     """
     exposures, tables, headers = find_exposures(inputs)
     associations = {url: read_association(read_text(url), name_of(url)) for url in tables["asn"]}
@@ -200,7 +204,10 @@ def gather(
             pool = merge_pools([read_pool(read_text(url), name_of(url)) for url in tables["pool"]])
         else:
             pool = make_pool({name_of(url): header for url, header in headers.items()})
-        for association in generate(pool):
+        generated = list(generate(pool))
+        if own_catalog:
+            generated += associate_alone(headers.values(), generated)
+        for association in generated:
             url = join(output, association.file_name)
             associations[url] = association
         if write:
@@ -209,6 +216,26 @@ def gather(
             mark = {name_of(url): _hash(association.to_json()) for url, association in associations.items()}
             write_text(join(output, GENERATED), json.dumps(mark, indent=1))
     return exposures, associations, headers
+
+
+def associate_alone(headers: Iterable[Header], associations: Iterable[Association]) -> list[Association]:
+    """An association for each slitless exposure that none of stage 2 has: the rules want a direct image with it."""
+    calibrated = {
+        member.expname
+        for association in associations
+        if association.level == 2
+        for product in association.products
+        for member in product.of_role("science")
+    }
+    made: list[Association] = []
+    for header in headers:
+        base = base_of(str(header.get("FILENAME", "")))
+        member = Member(f"{base}_{SUFFIX['detector1']}.fits", "science")
+        if header.get("EXP_TYPE") in WFSS_TYPES and base and member.expname not in calibrated:
+            candidate = f"o{header.get('OBSERVTN', '001')}"
+            name = f"jw{header.get('PROGRAM', '00000')}-{candidate}_spec2_{FIRST_ALONE + len(made)}_asn.json"
+            made.append(Association("spec2", (Product(base, (member,)),), name, asn_id=candidate))
+    return made
 
 
 def expand(exposures: Mapping[str, str], associations: Mapping[str, Association]) -> tuple[Node, ...]:

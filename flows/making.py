@@ -35,6 +35,7 @@ STAGES = ("detector1", "dark", "guider", "image2", "image3", "spec2", "spec3")
 LIMITED: Mapping[str, Mapping[str, str]] = {
     "detector1": {"memory": "room", "cores": "cores"},
     "dark": {"memory": "room"},
+    "image3": {"memory": "room"},
 }
 
 

@@ -74,13 +74,18 @@ def make_plan(
     product: str | None = None,
 ) -> dict[str, Any]:
     """What a run of these inputs would do, or of that only what ``product`` needs: nothing is written or fetched."""
-    exposures, associations, headers = gather(inputs, output, write=False)
+    exposures, associations, headers = gather(inputs, output, write=False, own_catalog=has_catalog(overrides))
     scene = survey(expand(exposures, associations), associations, headers, output, overrides, verify=verify)
     verdicts = plan(scene)
     if product is not None:
         wanted = upstream_of(scene, product)
         verdicts = {name: verdict for name, verdict in verdicts.items() if name in wanted}
     return describe(scene, verdicts, slots)
+
+
+def has_catalog(overrides: Overrides) -> bool:
+    """Whether spectra are cut by a catalog of the user's own."""
+    return bool(overrides.get("spec2", {}).get("catalog"))
 
 
 def describe(scene: Survey, verdicts: Mapping[str, Verdict], slots: int) -> dict[str, Any]:
@@ -225,12 +230,34 @@ def _calibrate(
     missing_members: MissingMembers,
     verify: bool,
 ) -> dict[str, Any]:
-    from flows.report import write_report
-
-    started, clock = now(), time.monotonic()
-    exposures, associations, headers = gather(inputs, output)
+    begun = now(), time.monotonic()
+    exposures, associations, headers = gather(inputs, output, own_catalog=has_catalog(overrides))
     nodes = expand(exposures, associations)
     scene = survey(nodes, associations, headers, output, overrides, fetch=True, verify=verify)
+    record = make_stale(scene, inputs, begun, slots, truth, engine, memory, timeout, on_failure, missing_members)
+    return final_state(record)
+
+
+def make_stale(
+    scene: Survey,
+    inputs: Sequence[str],
+    begun: tuple[str, float],
+    slots: int,
+    truth: str | None = None,
+    engine: str = "threads",
+    memory: float | None = None,
+    timeout: float | None = None,
+    on_failure: str = "continue",
+    missing_members: MissingMembers = "wait",
+) -> dict[str, Any]:
+    """Make what is stale of a survey; returns the content of ``run.json``, and writes it and the report.
+
+    ``begun`` is when the run began, by ``now`` and by ``time.monotonic``; the other arguments are those of ``calibrate``.
+    """
+    from flows.report import write_report
+
+    started, clock = begun
+    nodes, output = tuple(scene.nodes.values()), scene.output
     page = describe(scene, plan(scene), slots)
     tell_plan(page)
     estimates = {one["name"]: one for one in page["nodes"]}
@@ -258,7 +285,7 @@ def _calibrate(
     record = record_run(scene, inputs, outcomes, reasons, started, time.monotonic() - clock, about)
     write_report(record, output, join(output, "report.html"), truth)
     show_summary(record)
-    return final_state(record)
+    return record
 
 
 program = ObservedFlow(calibrate, "calweave_program", "program {output}")

@@ -7,7 +7,6 @@ that the files open.
 
 import logging
 import math
-import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,34 +32,40 @@ from flows.report_plots import (
     nice_ticks,
 )
 from flows.report_products import (
+    DRAWN_SPECTRA,
     KINDS,
     SINGLE,
+    STAMP_RADIUS,
     Entry,
     Mosaic,
     Source,
     Spectrum,
     Truth,
+    anchor_of,
     best_spectra,
     bin_onto,
     blur,
-    line_name,
+    group_by_source,
+    lines_of,
     match_sources,
     missed_sources,
     optics_of,
     read_products,
     read_truth,
+    signal_to_noise,
     sky_offsets,
+    stamp_of,
+    tones_of,
     true_spectrum,
 )
+from flows.report_sources import SOURCES_PAGE, compose_sources
 from infra.products.header import Header, keywords
-from infra.products.names import base_of, stem_of, suffix_of
-from infra.storage.store import write_text
+from infra.products.names import stem_of, suffix_of
+from infra.storage.store import folder_of, join, write_text
 
 log = logging.getLogger(__name__)
 
 STAGES = ("detector1", "dark", "guider", "image2", "image3", "spec2", "spec3")  # in the order of the page
-STAMP_RADIUS = 24  # [pixel of the mosaic]
-DRAWN_SPECTRA = 300  # more would make the page slow; the brightest are drawn
 MERGED_GRAPH = 40  # from so many products on, the graph shows groups first
 TONES = 7  # colours of the style sheet
 
@@ -80,16 +85,17 @@ def write_report(run: Mapping[str, Any], output: str, page: str, truth: str | No
         URL of the folder with the simulator's truth tables, where there is one.
     """
     begun = time.perf_counter()
-    entries, mosaics, curves = read_products(run["nodes"], output, page)
+    given = [str(url) for url in run.get("overrides", {}).get("spec2", {}).values() if url]
+    entries, mosaics, spectra = read_products(run["nodes"], output, page, given)
     known = None if truth is None else read_truth(truth)
-    text = compose(run, entries, mosaics, curves, known)
+    text = compose(run, entries, mosaics, spectra, known)
     write_text(page, text)
-    log.info(
-        "report: %d products on a page of %.1f MB in %.1f s",
-        len(entries),
-        len(text.encode()) / 1e6,
-        time.perf_counter() - begun,
-    )
+    size = len(text.encode())
+    if spectra:
+        text = compose_sources(run, mosaics, spectra, known, output, page)
+        write_text(join(folder_of(page), SOURCES_PAGE), text)
+        size += len(text.encode())
+    log.info("report: %d products on pages of %.1f MB in %.1f s", len(entries), size / 1e6, time.perf_counter() - begun)
 
 
 def compose(
@@ -112,6 +118,7 @@ def compose(
     )
     shown = [(name, title, body) for name, title, body in sections if body]
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in shown)
+    links += f'<a href="{SOURCES_PAGE}">All sources</a>' if spectra else ""
     body = "".join(f'<section id="{name}"><h2>{title}</h2>{content}</section>' for name, title, content in shown)
     here = Path(__file__)
     return (
@@ -371,7 +378,7 @@ def _mosaic(mosaic: Mosaic, sources: Sequence[Source], drawn: set, truth: Truth 
             mark += f'<text x="{x + 1.15 * radius:.1f}" y="{y - 0.75 * radius:.1f}">{source.number}</text>'
         mark += "</g>"
         if (source.catalog, source.number) in drawn:
-            mark = f'<a href="#{_anchor(source)}">{mark}</a>'
+            mark = f'<a href="#{anchor_of(source)}">{mark}</a>'
         marks.append(mark)
     missed = missed_sources(mosaic, sources, truth)
     for number, magnitude, x, y in missed:
@@ -391,7 +398,7 @@ def _mosaic(mosaic: Mosaic, sources: Sequence[Source], drawn: set, truth: Truth 
         legend.append(f'<li class="missed"><span></span>true source, not found ({len(missed)})</li>')
     header = mosaic.entry.header
     return (
-        f'<figure class="mosaic"><figcaption>{_name(mosaic.entry.name)} {escape(optics_of(header))}. '
+        f'<figure class="mosaic"><figcaption>{_name(mosaic.entry.name)}{escape(f" {optics_of(header)}".rstrip())}. '
         f"{mosaic.data.shape[1]} × {mosaic.data.shape[0]} pixels, asinh stretch "
         f"{_stretch(picture, mosaic.entry.unit)}.</figcaption>"
         '<p class="tools"><label><input type="checkbox" class="marks" checked> Marks</label>'
@@ -401,11 +408,6 @@ def _mosaic(mosaic: Mosaic, sources: Sequence[Source], drawn: set, truth: Truth 
         f"{_img(picture, alt)}{overlay}</div></div></figure>"
         f"{_comparison(mosaic, sources, truth)}"
     )
-
-
-def _anchor(source: Source) -> str:
-    """The name of a source's card on the page; its number stands for another source in another catalog."""
-    return f"source-{source.number}-" + re.sub(r"\W", "-", base_of(source.catalog or ""))
 
 
 def _magnitude(value: float) -> str:
@@ -503,33 +505,27 @@ def _spectra(
 ) -> str:
     if not spectra:
         return ""
-    known = {(one.catalog, one.number): (one, mosaic) for mosaic in mosaics for one in sources[mosaic.entry.name]}
-    groups: dict[tuple, list[Spectrum]] = defaultdict(list)
-    for spectrum in best_spectra(spectra):
-        groups[spectrum.catalog, spectrum.source].append(spectrum)
-    tones = {name: tone for tone, name in enumerate(sorted({spectrum.optics for spectrum in spectra}))}
-    cards = []
-    for key, group in groups.items():
-        source, mosaic = known.get(key, (Source(*key), None))
-        cards.append((source.magnitude, key, source, mosaic, group))
-    cards.sort(
-        key=lambda card: (math.isnan(card[0]), 0.0 if math.isnan(card[0]) else card[0], card[1][1], str(card[1][0]))
-    )
-    text = "".join(_card(source, mosaic, group, tones, truth) for _, _, source, mosaic, group in cards[:DRAWN_SPECTRA])
+    tones = tones_of(spectra)
+    cards = group_by_source(mosaics, sources, spectra)
+    text = "".join(_card(source, mosaic, group, tones, truth) for source, mosaic, group in cards[:DRAWN_SPECTRA])
     legend = "".join(
         f'<li class="curve tone-{tone % TONES}"><span></span>{escape(name)}</li>' for name, tone in tones.items()
     )
     if truth is not None:
         legend += '<li class="curve tone-truth"><span></span>truth, blurred by the size of the source</li>'
         legend += '<li class="emission"><span></span>emission line of the truth</li>'
+    elif any(math.isfinite(source.redshift) for source, _, _ in cards):
+        legend += '<li class="emission"><span></span>common lines at the redshift of the catalog</li>'
     legend += '<li class="band"><span></span>± 1 standard deviation</li>'
     left_out = len(cards) - DRAWN_SPECTRA
     note = (
-        f"The brightest {DRAWN_SPECTRA} are drawn; {left_out} fainter ones are in the products." if left_out > 0 else ""
+        f"The brightest {DRAWN_SPECTRA} are drawn; {left_out} fainter ones are on the page of all sources."
+        if left_out > 0
+        else ""
     )
-    lines = '<label><input name="lines" type="checkbox"> With emission lines</label>' if truth is not None else ""
+    lines = '<label><input name="lines" type="checkbox"> With emission lines</label>' if "emission" in legend else ""
     return (
-        f'<ul class="legend">{legend}</ul><p>{note}</p><form class="tools" id="choose">'
+        f'<ul class="legend">{legend}</ul><p>{note if left_out > 0 else ""}</p><form class="tools" id="choose">'
         '<label>Order <select name="order"><option value="magnitude">brightest first</option>'
         '<option value="number">by number</option><option value="noise">best signal-to-noise first</option></select></label>'
         '<label>Brighter than <input name="limit" type="number" step="0.5" inputmode="decimal" placeholder="any"> mag</label>'
@@ -546,36 +542,28 @@ def _card(
     tones: Mapping[str, int],
     truth: Truth | None,
 ) -> str:
-    curves, lines, ratios = [], [], []
+    curves, lines = [], lines_of(source, truth)
     for spectrum in sorted(group, key=lambda one: one.optics):
         curves.append(
             Curve(spectrum.optics, spectrum.wavelength, spectrum.flux, spectrum.error, tones[spectrum.optics] % TONES)
         )
-        good = np.isfinite(spectrum.flux) & (spectrum.error > 0)
-        ratios += (np.abs(spectrum.flux[good]) / spectrum.error[good]).tolist()
     unit = group[0].unit
     if truth is not None and source.truth is not None:
-        number = int(truth.number[source.truth])
-        lines = [(line_name(name), wavelength) for name, wavelength in truth.lines.get(number, ())]
         grid = np.sort(max((one.wavelength[one.wavelength > 0] for one in group), key=np.size))
         if unit == "Jy" and grid.size > 1:
             flux = blur(bin_onto(grid, *true_spectrum(truth, source.truth)), source.sigma)
             curves.append(Curve("truth", grid, flux, None, "truth"))
     plot = draw_spectrum(curves, lines, unit, f"Spectrum of source {source.number}")
-    noise = float(np.median(ratios)) if ratios else math.nan
+    noise = signal_to_noise(group)
+    cut = stamp_of(source, mosaic)
     stamp = ""
-    if mosaic is not None and math.isfinite(source.x):
-        x, y = round(source.x), round(source.y)
-        cut = mosaic.data[
-            max(y - STAMP_RADIUS, 0) : y + STAMP_RADIUS + 1, max(x - STAMP_RADIUS, 0) : x + STAMP_RADIUS + 1
-        ]
-        if np.isfinite(cut).any():
-            picture = draw_picture(cut, 2 * STAMP_RADIUS + 1)
-            stamp = _img(picture, f"Direct image of source {source.number}", 'class="stamp" ')
+    if cut is not None:
+        picture = draw_picture(cut, 2 * STAMP_RADIUS + 1)
+        stamp = _img(picture, f"Direct image of source {source.number}", 'class="stamp" ')
     place = f"α {source.ra:.5f}° δ {source.dec:+.5f}°" if math.isfinite(source.ra) else ""
     magnitude = f"{source.magnitude:.3f}" if math.isfinite(source.magnitude) else ""
     return (
-        f'<article id="{_anchor(source)}" data-number="{source.number}" data-magnitude="{magnitude}" '
+        f'<article id="{anchor_of(source)}" data-number="{source.number}" data-magnitude="{magnitude}" '
         f'data-noise="{"" if math.isnan(noise) else f"{noise:.3g}"}" data-lines="{len(lines)}">{stamp}'
         f"<h3>Source {source.number}</h3><p>{_magnitude(source.magnitude)}"
         + ("" if math.isnan(noise) else f" · S/N {noise:.3g} per pixel")

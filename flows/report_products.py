@@ -6,6 +6,7 @@ Products are read one at a time and only a picture of each is kept (and the mosa
 import logging
 import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.table import QTable, Table
+from astropy.table import QTable, Table, vstack
 from scipy.spatial import cKDTree
 
 from flows.report_plots import Picture, draw_labels, draw_picture
 from infra.products.catalog import read_catalog
+from infra.products.direct_image import read_direct_image
 from infra.products.fits import Contents, read_fits
 from infra.products.header import Header
-from infra.products.names import rename, suffix_of
+from infra.products.names import base_of, rename, suffix_of
 from infra.products.spectrum import read_spectra
-from infra.storage.store import fetch, folder_of, is_local, join, local_path, read_text
+from infra.storage.store import exists, fetch, folder_of, is_local, join, local_path, name_of, read_text
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +45,17 @@ UNSHOWN = "ERR VAR_POISSON VAR_RNOISE VAR_FLAT AREA WHT CON WAVELENGTH GROUPDQ P
 PICTURE_BYTES = 7_000_000  # for all thumbnails together, before base64
 BYTES_PER_PIXEL = 0.35  # of a noisy JPEG
 MOSAIC_EDGE = 1600  # [pixel]
+DRAWN_SPECTRA = 300  # more would make the report slow; the brightest are drawn
+STAMP_RADIUS = 24  # [pixel of the mosaic]
 MATCH_RADIUS = 0.2  # [arcsec] between a source and its truth: three pixels of NIRISS
 DO_NOT_USE = 1
 NO_HEADER = Header({})  # of what has none, or cannot be read
+#: Lines that are marked where a redshift is known: name, wavelength in vacuum [um] (NIST Atomic Spectra Database; of blends
+#: the mean).
+COMMON_LINES = (
+    ("Lyα", 0.12157), ("Mg II", 0.27996), ("[O II]", 0.37288), ("Hβ", 0.48627), ("[O III]", 0.50082), ("Hα", 0.65646),
+    ("[S II]", 0.67255), ("[S III]", 0.90711), ("[S III]", 0.95332), ("He I", 1.08333), ("Paβ", 1.28216), ("Paα", 1.87561),
+)  # fmt: skip
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ"}
 
 
@@ -82,13 +92,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Mosaic:
-    """A mosaic with the catalog that was made from it (or None)."""
+    """A direct image with the sources that are marked on it (or None), and the name of their catalog.
+
+    That is the catalog that was made from it, unless spectra are numbered by one of the user's.
+    """
 
     entry: Entry
     data: np.ndarray
     wcs: Any
     picture: Picture
     sources: QTable | None
+    catalog: str
 
 
 @dataclass(frozen=True)
@@ -122,7 +136,10 @@ class Truth:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """One spectrum of one source: where its catalog is, its number there, the optics, and the values (um, ``unit``)."""
+    """One spectrum of one source: its catalog, its number there, the optics, the values (um, ``unit``), and its file.
+
+    ``ra``, ``dec`` [deg] say where the source is.
+    """
 
     catalog: str | None
     source: int
@@ -133,15 +150,22 @@ class Spectrum:
     flux: np.ndarray
     error: np.ndarray
     unit: str
+    product: str = ""
+    ra: float = math.nan
+    dec: float = math.nan
 
 
-def read_products(nodes: Sequence[Mapping], output: str, page: str) -> tuple[list[Entry], list[Mosaic], list[Spectrum]]:
-    """Every product of the run, read one at a time."""
+def read_products(
+    nodes: Sequence[Mapping], output: str, page: str, given: Sequence[str] = ()
+) -> tuple[list[Entry], list[Mosaic], list[Spectrum]]:
+    """Every product of the run, read one at a time; ``given`` names files of the user's own that it was made with."""
     products = [(node, name) for node in nodes for name in node["products"]]
     pictures = sum(name.endswith(".fits") and suffix_of(name) in KINDS for _, name in products)
     edge = math.sqrt(PICTURE_BYTES / BYTES_PER_PIXEL / max(pictures, 1))
     edge = int(min(max(edge, 180), 1000))
-    entries, mosaics, spectra, catalogs = [], [], [], {}
+    entries, mosaics, spectra = [], [], []
+    catalogs: dict[str, QTable] = {}
+    fields: dict[str, str] = {}  # catalog that spectra are numbered by -> direct image
     for node, name in products:
         entry = Entry(name, node, _link(join(output, name), folder_of(page)))
         try:
@@ -150,7 +174,8 @@ def read_products(nodes: Sequence[Mapping], output: str, page: str) -> tuple[lis
             if not name.endswith(".fits"):
                 if entry.suffix == "cat":
                     catalog = read_catalog(path)
-                    catalogs[name] = catalog.table
+                    own = catalog.table.meta.get("calweave_user_catalog", name)
+                    catalogs[own] = _union(catalogs.get(own), catalog.table)
                     entry = entry.with_(recipe=catalog.recipe)
             else:
                 contents = read_fits(path, skip=UNSHOWN)
@@ -160,16 +185,68 @@ def read_products(nodes: Sequence[Mapping], output: str, page: str) -> tuple[lis
                     draw = draw_labels if entry.suffix == "segm" else draw_picture
                     entry = entry.with_(picture=draw(data, edge), unit=unit)
                 if entry.suffix == "i2d" and node["stage"] == "image3":
-                    mosaics.append(Mosaic(entry, data, contents.wcs, draw_picture(data, MOSAIC_EDGE), None))
+                    by = rename(name, "cat", "ecsv")
+                    mosaics.append(Mosaic(entry, data, contents.wcs, draw_picture(data, MOSAIC_EDGE), None, by))
                 if entry.suffix in ("x1d", "c1d"):
-                    spectra += _spectra_of(path, entry, _catalog_of(node, nodes))
+                    by = contents.header.get("SCATFILE") or _catalog_of(node, nodes)
+                    spectra += _spectra_of(path, entry, by)
+                    if by is not None:
+                        fields[by] = contents.header.get("DIRIMAGE", "")
         except Exception as error:
             # Whatever is wrong with one product belongs into its row: the page is how people learn of it.
             log.warning("report: cannot show %s: %s", name, error)
             entry = entry.with_(error=_one_line(error))
         entries.append(entry)
-    mosaics = [replace(one, sources=catalogs.get(rename(one.entry.name, "cat", "ecsv"))) for one in mosaics]
+    mosaics = [replace(one, sources=catalogs.get(one.catalog)) for one in mosaics]
+    places = [output, *dict.fromkeys(folder_of(node["target"]) for node in nodes if node.get("target"))]
+    for by, image in fields.items():
+        if all(one.catalog != by for one in mosaics):
+            mosaics = _with_field(mosaics, by, image, catalogs.get(by), places, given)
     return entries, mosaics, spectra
+
+
+def _union(one: QTable | None, other: QTable) -> QTable:
+    """The sources of two tables of one catalog: one is as near to one exposure as the other is to another."""
+    if one is None:
+        return other
+    new = ~np.isin(other["label"], one["label"])
+    return vstack([one, other[new]], metadata_conflicts="silent") if new.any() else one
+
+
+def _with_field(
+    mosaics: Sequence[Mosaic],
+    catalog: str,
+    image: str,
+    table: QTable | None,
+    places: Sequence[str],
+    given: Sequence[str],
+) -> list[Mosaic]:
+    """The mosaics with a catalog that is none of theirs, on its direct image: of another run, or the user's own."""
+
+    def find(name: str) -> str | None:
+        candidates = [*(url for url in given if name_of(url) == name), *(join(place, name) for place in places)]
+        return next((url for url in candidates if exists(url)), None)
+
+    try:
+        if table is None:
+            url = find(catalog)
+            table = None if url is None else read_catalog(fetch(url)).table
+        if table is None:
+            return list(mosaics)
+        if any(one.entry.name == image for one in mosaics):
+            return [replace(one, sources=table, catalog=catalog) if one.entry.name == image else one for one in mosaics]
+        url = find(image)
+        if url is None:
+            return list(mosaics)
+        direct = read_direct_image(fetch(url))
+        unit = str(direct.header.get("BUNIT", ""))
+        entry = Entry(image, {"name": "", "stage": "image3"}, "", header=direct.header, unit=unit)
+        picture = draw_picture(direct.data, MOSAIC_EDGE)
+        return [*mosaics, Mosaic(entry, direct.data, direct.wcs, picture, table, catalog)]
+    except Exception as error:
+        # As above: the spectra are shown without it.
+        log.warning("report: cannot show the sources of %s on %s: %s", catalog, image, error)
+        return list(mosaics)
 
 
 def read_truth(folder: str) -> Truth:
@@ -199,6 +276,16 @@ def line_name(name: str) -> str:
     if rest in GREEK:
         return element + GREEK[rest]
     return f"[{element} {rest}]" if rest and set(rest) <= set("IVX") else name
+
+
+def lines_of(source: "Source", truth: Truth | None) -> list[tuple[str, float]]:
+    """Lines to mark on the spectra of a source (name, wavelength [um]): of the truth, or the common ones at its redshift."""
+    if truth is not None and source.truth is not None:
+        number = int(truth.number[source.truth])
+        return [(line_name(name), wavelength) for name, wavelength in truth.lines.get(number, ())]
+    if math.isfinite(source.redshift):
+        return [(name, wavelength * (1 + source.redshift)) for name, wavelength in COMMON_LINES]
+    return []
 
 
 def _read_ecsv(url: str) -> Table:
@@ -303,7 +390,19 @@ def _spectra_of(path: Path, entry: Entry, catalog: str | None) -> list[Spectrum]
         optics, order = optics_of(content.header), int(table.cards.get("SPORDER", 1))
         unit = table.units.get("FLUX", "Jy")
         spectra += [
-            Spectrum(catalog, source, optics, order, rank, row["WAVELENGTH"], row["FLUX"], row[error], unit)
+            Spectrum(
+                catalog,
+                source,
+                optics,
+                order,
+                rank,
+                row["WAVELENGTH"],
+                row["FLUX"],
+                row[error],
+                unit,
+                entry.name,
+                *(float(row[name]) if name in columns else math.nan for name in ("SOURCE_RA", "SOURCE_DEC")),
+            )
             for source, row in rows
         ]
     return spectra
@@ -321,7 +420,7 @@ class Source:
     """A source of a catalog with what belongs to it.
 
     ``x``, ``y`` [pixel], ``ra``, ``dec`` [deg], AB magnitude, the standard deviation of its profile ``sigma`` [pixel], and
-    its row in the truth table, or None.
+    its row in the truth table, or None, and its redshift.
     """
 
     catalog: str | None
@@ -333,6 +432,7 @@ class Source:
     magnitude: float = math.nan
     sigma: float = math.nan
     truth: int | None = None
+    redshift: float = math.nan
 
 
 def match_sources(mosaic: Mosaic, truth: Truth | None) -> list[Source]:
@@ -346,12 +446,12 @@ def match_sources(mosaic: Mosaic, truth: Truth | None) -> list[Source]:
     if truth is not None and truth.number.size:
         for row, other in _nearest_pairs(ra, dec, truth.ra, truth.dec):
             matched[row] = other
-    catalog = rename(mosaic.entry.name, "cat", "ecsv")
     x, y = _column(table, "xcentroid"), _column(table, "ycentroid")
+    redshift = _column(table, "redshift")
     sigma = np.sqrt((_column(table, "semimajor_sigma") ** 2 + _column(table, "semiminor_sigma") ** 2) / 2)
     return [
         Source(
-            catalog,
+            mosaic.catalog,
             int(label),
             float(x[row]),
             float(y[row]),
@@ -360,6 +460,7 @@ def match_sources(mosaic: Mosaic, truth: Truth | None) -> list[Source]:
             float(magnitude[row]),
             float(sigma[row]),
             int(matched[row]) if matched[row] >= 0 else None,
+            float(redshift[row]),
         )
         for row, label in enumerate(table["label"])
     ]
@@ -459,3 +560,56 @@ def best_spectra(spectra: Sequence[Spectrum]) -> list[Spectrum]:
         order = min(abs(one.order - 1) for one in group if one.rank == rank)
         best += [one for one in group if one.rank == rank and abs(one.order - 1) == order]
     return best
+
+
+Group = tuple[Source, Mosaic | None, list[Spectrum]]
+
+
+def group_by_source(
+    mosaics: Sequence[Mosaic], sources: Mapping[str, Sequence[Source]], spectra: Sequence[Spectrum]
+) -> list[Group]:
+    """Each source that has spectra with its direct image and the best of them, brightest first."""
+    known = {(one.catalog, one.number): (one, mosaic) for mosaic in mosaics for one in sources[mosaic.entry.name]}
+    groups: dict[tuple, list[Spectrum]] = defaultdict(list)
+    for spectrum in best_spectra(spectra):
+        groups[spectrum.catalog, spectrum.source].append(spectrum)
+    found: list[Group] = []
+    for key, group in groups.items():
+        unknown = Source(key[0], key[1], ra=group[0].ra, dec=group[0].dec), None
+        found.append((*known.get(key, unknown), group))
+
+    def brightness(one: Group) -> tuple:
+        source = one[0]
+        faint = math.isnan(source.magnitude)
+        return faint, 0.0 if faint else source.magnitude, source.number, str(source.catalog)
+
+    return sorted(found, key=brightness)
+
+
+def tones_of(spectra: Sequence[Spectrum]) -> dict[str, int]:
+    """The number of the colour of each optics."""
+    return {name: tone for tone, name in enumerate(sorted({spectrum.optics for spectrum in spectra}))}
+
+
+def signal_to_noise(group: Sequence[Spectrum]) -> float:
+    """The median of signal over noise of all pixels; NaN where there is none."""
+    ratios = []
+    for spectrum in group:
+        good = np.isfinite(spectrum.flux) & (spectrum.error > 0)
+        ratios.append(np.abs(spectrum.flux[good]) / spectrum.error[good])
+    found = np.concatenate(ratios) if ratios else np.zeros(0)
+    return float(np.median(found)) if found.size else math.nan
+
+
+def stamp_of(source: Source, mosaic: Mosaic | None) -> np.ndarray | None:
+    """The direct image about a source; None where there is none."""
+    if mosaic is None or not math.isfinite(source.x):
+        return None
+    x, y = round(source.x), round(source.y)
+    cut = mosaic.data[max(y - STAMP_RADIUS, 0) : y + STAMP_RADIUS + 1, max(x - STAMP_RADIUS, 0) : x + STAMP_RADIUS + 1]
+    return cut if np.isfinite(cut).any() else None
+
+
+def anchor_of(source: Source) -> str:
+    """The name of a source's card on the page; its number stands for another source in another catalog."""
+    return f"source-{source.number}-" + re.sub(r"\W", "-", base_of(source.catalog or ""))

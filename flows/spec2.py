@@ -1,24 +1,25 @@
 """calwebb_spec2: slopes of a dispersed exposure to calibrated spectra. Built so far: wide field slitless spectroscopy."""
 
-from flows.stage import Overrides, member_urls, open_association, prepare, runs, save, science_url, stage_flow
+from flows.field import open_field, save_derived
+from flows.stage import Overrides, open_association, prepare, runs, save, save_side, science_url, stage_flow
 from infra.monitoring import working_on
-from infra.products.catalog import read_catalog
 from infra.products.header import Header, ProductError
-from infra.products.image import read_image, read_segmentation
-from infra.storage.store import name_of
+from infra.products.image import read_image
 from tasks.assign_wcs import assign_wcs
 from tasks.background import background
 from tasks.extract_1d import extract_1d
 from tasks.extract_2d import extract_2d
+from tasks.field import require_brightness, tell_filters
 from tasks.flat_field import flat_field
+from tasks.pathloss import pathloss
 from tasks.photom import photom
 from tasks.products import load
 from tasks.srctype import srctype
 from tasks.wfss_contam import wfss_contam
 
-ALL_STEPS = (assign_wcs, background, flat_field, extract_2d, srctype, wfss_contam, photom, extract_1d)
+ALL_STEPS = (assign_wcs, background, flat_field, extract_2d, srctype, pathloss, wfss_contam, photom, extract_1d)
 
-WFSS_TYPES = frozenset("NIS_WFSS NRC_WFSS".split())
+WFSS_TYPES = frozenset("MIR_WFSS NIS_WFSS NRC_WFSS".split())
 
 
 @stage_flow("spec2")
@@ -31,42 +32,26 @@ def spec2(association: str, output: str, overrides: Overrides | None = None) -> 
             science = science_url(association, product, output)
             image = load(science, read_image)
             require_wfss(image.header)
-            members = {
-                role: member_urls(association, product, role, output)
-                for role in ("sourcecat", "segmap", "direct_image")
-            }
-            absent = [role for role, urls in members.items() if not urls]
-            if absent:
-                raise ProductError(
-                    f"{asn.file_name or name_of(association)}: {product.name} is a slitless exposure and needs members of the "
-                    f"roles sourcecat, segmap and direct_image, but {', '.join(absent)} "
-                    f"{'is' if len(absent) == 1 else 'are'} missing; make them with image3 and name them in the association"
-                )
-            catalog = load(members["sourcecat"][0], read_catalog)
             references, options = prepare(image.header, ALL_STEPS, overrides, "spec2")
+            field = open_field(association, asn, product, output, options)
+            tell_filters(field, image.header)
 
-            cards = {
-                "SCATFILE": members["sourcecat"],
-                "SEGMFILE": members["segmap"],
-                "DIRIMAGE": members["direct_image"],
-            }
-            image = image.with_(header=image.header.set({key: name_of(urls[0]) for key, urls in cards.items()}))
+            image = image.with_(header=image.header.set(field.cards))
             image = assign_wcs(image, references, options)
-            image = background(image, references, options, (), catalog)
+            image = background(image, references, options, (), field.catalog)
             image = flat_field(image, references, options)
-            slits = extract_2d(image, references, options, catalog)
+            slits = extract_2d(image, references, options, field.catalog)
             slits = srctype(slits, references, options)
-            direct = load(members["direct_image"][0], read_image)
-            segmentation = load(members["segmap"][0], read_segmentation)
-            slits = wfss_contam(slits, references, options, direct, segmentation)
+            if slits.header["EXP_TYPE"] == "MIR_WFSS":
+                slits = pathloss(slits, references, options)
+            if runs("wfss_contam", options):
+                require_brightness(field, image.header)
+            slits = wfss_contam(slits, references, options, field.direct, field.segmentation)
+            made += save_side(slits, science, output, references)
             slits = photom(slits, references, options)
-            cards = {
-                "SCATFILE": members["sourcecat"],
-                "SEGMFILE": members["segmap"],
-                "DIRIMAGE": members["direct_image"],
-            }
-            slits = slits.with_(header=slits.header.set({key: name_of(urls[0]) for key, urls in cards.items()}))
+            slits = slits.with_(header=slits.header.set(field.cards))
             made.append(save(slits, output, f"{product.name}_cal.fits", references, asn))
+            made += save_derived(field, product, output, references, asn)
 
             if runs("extract_1d", options):
                 spectra = extract_1d(slits, references, options)

@@ -6,7 +6,15 @@ from typing import Any
 from gwcs import WCS
 from pydantic import BaseModel, Field
 
-from calibration.wcs.grism import NIRISS_AXIS, grism_wcs
+from calibration.wcs.grism import (
+    MIRI_AXIS,
+    NIRCAM_AXIS,
+    NIRISS_AXIS,
+    grism_wcs,
+    miri_disperser,
+    nircam_disperser,
+    niriss_disperser,
+)
 from calibration.wcs.imaging import LINEAR_KEYWORDS, filter_offset, footprint, imaging_wcs, region, sip_keywords
 from calibration.wcs.pointing import pointing_of
 from infra.products.header import Header, keywords
@@ -52,14 +60,14 @@ def assign_wcs(image: Image, references: References, options: AssignWcsOptions) 
     wcs = direct_wcs(header, shape, references)
     cards: dict[str, Any] = {}
     if options.sip_approx:
+        if exp_type == "MIR_WFSS":
+            # As the official package: the distortion of MIRI has no better inverse.
+            loose = max(options.sip_max_inv_pix_error, 0.02)
+            options = options.model_copy(update={"sip_max_inv_pix_error": loose})
         cards |= sip_cards(image, wcs, options)
     if exp_type in _GRISM:
-        if exp_type != "NIS_WFSS":
-            raise ValueError(f"assign_wcs does not know the dispersion of EXP_TYPE {exp_type} yet, only of NIS_WFSS")
-        grism, wheel = header.require("FILTER", "FWCPOS")
-        wcs = grism_wcs(wcs, references.asdf("specwcs"), grism, float(wheel), header.get("VELOSYS"))
-        cards["DISPAXIS"] = NIRISS_AXIS[grism]
-        log.info("assign_wcs: %s disperses along axis %d, with its wheel at %.4f deg", grism, cards["DISPAXIS"], wheel)
+        wcs, axis = disperse(header, wcs, references)
+        cards["DISPAXIS"] = axis
     else:
         corners = footprint(wcs, shape)
         cards["S_REGION"] = region(corners)
@@ -83,6 +91,34 @@ def direct_wcs(header: Header, shape: tuple[int, int], references: References) -
     area = header.subarray
     distortion = references.asdf("distortion")["model"]
     return imaging_wcs(pointing_of(header), distortion, shape, (area.xstart, area.ystart), offset)
+
+
+def disperse(header: Header, wcs: Any, references: References) -> tuple[Any, int]:
+    """The WCS of a grism exposure, and DISPAXIS, from that which it would have without the grism."""
+    exp_type = header["EXP_TYPE"]
+    if references.path("specwcs") is None:
+        elements = ", ".join(f"{key} {header[key]}" for key in ("FILTER", "PUPIL", "MODULE") if key in header)
+        raise ValueError(
+            f"{header.get('FILENAME')}: no SPECWCS reference file matches this exposure ({exp_type}, {elements}); use a "
+            "context (CRDS_CONTEXT) that has one for its grism, or correct its keywords"
+        )
+    specwcs, name = references.asdf("specwcs"), references.name("specwcs")
+    try:
+        if exp_type == "NIS_WFSS":
+            grism, wheel = header.require("FILTER", "FWCPOS")
+            disperser, axis = niriss_disperser(specwcs, grism, float(wheel)), NIRISS_AXIS[grism]
+        elif exp_type == "NRC_WFSS":
+            grism = header.require("PUPIL")
+            disperser, axis = nircam_disperser(specwcs, grism), NIRCAM_AXIS[grism]
+        else:
+            grism = header.require("FILTER")
+            if grism not in MIRI_AXIS:
+                raise ValueError(f"expected FILTER to be {' or '.join(MIRI_AXIS)} for MIRI WFSS, but it is {grism}")
+            disperser, axis = miri_disperser(specwcs), MIRI_AXIS[grism]
+    except ValueError as error:
+        raise ValueError(f"{header.get('FILENAME')}, {name}: {error}") from None
+    log.info("assign_wcs: %s disperses along axis %d", grism, axis)
+    return grism_wcs(wcs, disperser, header.get("VELOSYS")), axis
 
 
 def sip_cards(image: Image, wcs: Any, options: AssignWcsOptions) -> dict[str, Any]:

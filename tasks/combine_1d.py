@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 class Combine1dOptions(BaseModel, frozen=True, extra="forbid"):
     """How spectra are weighted."""
 
-    exptime_key: Literal["exposure_time", "integration_time", "unit_weight"] = Field(
-        "exposure_time", description="what a spectrum is weighted with"
+    exptime_key: Literal["exposure_time", "integration_time", "unit_weight", "snr"] = Field(
+        "exposure_time", description="what a spectrum is weighted with; snr: its median error, to the power of -2"
     )
     sigma_clip: float | None = Field(
         None, gt=0, description="leave out values so many median deviations off; none: keep all"
@@ -98,13 +98,7 @@ def _spectrum(row: np.void, table: SpectrumTable, options: Combine1dOptions) -> 
             table.cards.get("FILENAME"),
         )
         return None
-    key = {"exposure_time": "EFFEXPTM", "integration_time": "EFFINTTM", "unit_weight": None}[options.exptime_key]
-    weight = 1.0 if key is None else table.cards.get(key)
-    if weight is None or not weight > 0:
-        raise ValueError(
-            f"{table.cards.get('FILENAME')}: its table has no {key} to weight its spectra with; add it to the exposure, or "
-            "choose combine_1d.exptime_key=unit_weight"
-        )
+    weight = _weight(table, row["FLUX_ERROR"][:n][usable], options)
     return Spectrum(
         wavelength,
         flux,
@@ -113,5 +107,23 @@ def _spectrum(row: np.void, table: SpectrumTable, options: Combine1dOptions) -> 
         row["SB_ERROR"][:n],
         row["DQ"][:n],
         usable,
-        float(weight),
+        weight,
     )
+
+
+def _weight(table: SpectrumTable, errors: np.ndarray, options: Combine1dOptions) -> float:
+    """The weight of one spectrum, whose usable values have these errors."""
+    if options.exptime_key == "unit_weight":
+        return 1.0
+    if options.exptime_key == "snr":
+        # One for the whole spectrum: that of single values would follow their noise.
+        known = errors[np.isfinite(errors) & (errors > 0)]
+        return 1 / float(np.median(known.astype(np.float64))) ** 2 if known.size else 0.0
+    key = {"exposure_time": "EFFEXPTM", "integration_time": "EFFINTTM"}[options.exptime_key]
+    weight = table.cards.get(key)
+    if weight is None or not weight > 0:
+        raise ValueError(
+            f"{table.cards.get('FILENAME')}: its table has no {key} to weight its spectra with; add it to the exposure, or "
+            "choose combine_1d.exptime_key=unit_weight"
+        )
+    return float(weight)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from calibration.spectra.extract_1d import Extracted, aperture_correction, extract_box
+from calibration.spectra.extract_1d import Extracted, aperture_correction, extract_box, extract_optimal
 from infra.products.header import Header, keywords
 from infra.products.names import rename
 from infra.products.slits import Slit, SlitSet
@@ -24,7 +24,9 @@ JY_PER_MJY = 1e6
 class Extract1dOptions(BaseModel, frozen=True, extra="forbid"):
     """How a spectrum is taken out of its cutout."""
 
-    extraction_type: Literal["box"] = Field("box", description="the sum of all pixels of the cutout")
+    extraction_type: Literal["box", "optimal"] = Field(
+        "box", description="the sum of all pixels of the cutout, or each weighted by the profile of the source"
+    )
     apply_apcorr: bool = Field(True, description="correct point sources for the light outside of the cutout")
     subtract_background: bool | None = Field(None, description="subtract the mean of the outer rows; none: do not")
     background_margin: int = Field(2, ge=1, description="rows at either side of the cutout that are background [pixel]")
@@ -34,19 +36,28 @@ class Extract1dOptions(BaseModel, frozen=True, extra="forbid"):
 def extract_1d(
     product: SlitSet | tuple[SlitSet, ...], references: References, options: Extract1dOptions
 ) -> SpectrumSet:
-    """Sum each cutout across the dispersion: spectra in Jy and MJy/sr."""
+    """Sum each cutout across the dispersion, or fit its profile there: spectra in Jy and MJy/sr."""
+    optimal = options.extraction_type == "optimal"
+    if optimal and options.subtract_background:
+        raise ValueError(
+            "extract_1d.extraction_type=optimal has no rows beside the source to take a background from; choose box, or leave "
+            "subtract_background out"
+        )
     sets = product if isinstance(product, tuple) else (product,)
     margin = options.background_margin if options.subtract_background else None
     correct = _corrections(references) if options.apply_apcorr else None
     spectra: dict[str, list[tuple[Slit, Extracted, np.ndarray | float]]] = {}
     exposures: dict[str, Header] = {}
+    summed = 0
     for exposure, slit in _slits(sets):
         if slit.order == 0:
             # The zeroth order is an image, not a spectrum.
             continue
-        found = extract_box(
-            slit.data, slit.dq, slit.wavelength, slit.axis, slit.var_poisson, slit.var_rnoise, slit.var_flat, margin
-        )
+        planes = (slit.data, slit.dq, slit.wavelength, slit.axis, slit.var_poisson, slit.var_rnoise, slit.var_flat)
+        found = extract_optimal(*planes) if optimal else None
+        summed += found is None
+        if found is None:
+            found = extract_box(*planes, margin)
         if not found.wavelength.size:
             log.warning("extract_1d: source %d, order %d has no wavelengths, left out", slit.source_id, slit.order)
             continue
@@ -67,7 +78,12 @@ def extract_1d(
         },
         {key: place for key, place in first.header.unknown.items() if place[0] == "PRIMARY"},
     )
-    log.info("extract_1d: %d spectra of %d sources", sum(map(len, spectra.values())), numbers.size)
+    log.info(
+        "extract_1d: %d spectra of %d sources%s",
+        sum(map(len, spectra.values())),
+        numbers.size,
+        f", {summed} of them too faint for a profile and summed" if optimal else "",
+    )
     return SpectrumSet(header, tables, "WFSSMultiSpecModel", first.recipe)
 
 
@@ -158,14 +174,18 @@ def _columns(found: Extracted, scale: float, factor: np.ndarray | float) -> dict
 
 
 def _corrections(references: References) -> Any:
-    """The table of the APCORR reference; None where there is none."""
-    return None if references.path("apcorr") is None else references.table("apcorr", "APCORR")
+    """The table of the APCORR reference, and whether its sizes are in arcsec; None where there is none."""
+    if references.path("apcorr") is None:
+        return None
+    unit = str(references.header("apcorr", "APCORR").get("SIZEUNIT") or "pixels")
+    return references.table("apcorr", "APCORR"), unit.strip().lower().startswith("arcsec")
 
 
-def _point_factor(slit: Slit, found: Extracted, exposure: Header, table: Any) -> np.ndarray | float:
+def _point_factor(slit: Slit, found: Extracted, exposure: Header, corrections: Any) -> np.ndarray | float:
+    table, in_arcsec = corrections
     names = {name.lower(): name for name in table.dtype.names}
     match = np.ones(len(table), bool)
-    for column in ("filter", "pupil"):
+    for column in ("filter", "pupil", "subarray"):
         if column in names:
             values = np.char.upper(np.char.strip(np.asarray(table[names[column]], str)))
             match &= np.isin(values, [str(exposure.get(column.upper(), "")).upper(), "ANY"])
@@ -180,6 +200,8 @@ def _point_factor(slit: Slit, found: Extracted, exposure: Header, table: Any) ->
     nwave, nsize = (int(row[names[key]]) if key in names else None for key in ("nelem_wl", "nelem_size"))
     waves = np.asarray(row[names["wavelength"]], float)[:nwave]
     sizes = np.asarray(row[names["size"]], float)[..., :nsize]
+    if in_arcsec:
+        sizes = sizes / np.sqrt(float(slit.header.require("PIXAR_A2")))
     factors = np.asarray(row[names["apcorr"]], float)
     height = slit.data.shape[0] if slit.axis == 1 else slit.data.shape[1]
     if nwave is not None and nsize is not None:

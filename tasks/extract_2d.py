@@ -1,6 +1,5 @@
 """extract_2d: a cutout of each source and order of a grism exposure."""
 
-import functools
 import logging
 
 import numpy as np
@@ -9,11 +8,11 @@ from pydantic import BaseModel, Field
 
 from calibration.spectra.extract_2d import clip_traces, cutout_wavelengths, locate_traces, wavelength_ranges
 from calibration.spectra.sources import Sources, sources_of
-from calibration.wcs.grism import slit_wcs
+from calibration.wcs.grism import dispersion_of
 from infra.products.catalog import Catalog
 from infra.products.header import Header
 from infra.products.image import Image
-from infra.products.slits import Slit, SlitSet, split_header
+from infra.products.slits import Exposure, Slit, SlitSet, SlitWcs, split_header
 from infra.references.content import References
 from tasks.step import NothingToDo, step
 
@@ -51,7 +50,12 @@ def extract_2d(image: Image, references: References, options: Extract2dOptions, 
         )
     sources = _select(sources, options, name)
     filter_ = header.require("PUPIL" if header["INSTRUME"] == "NIRISS" else "FILTER")
-    ranges = wavelength_ranges(references.asdf("wavelengthrange"), filter_, options.extract_orders)
+    try:
+        ranges = wavelength_ranges(references.asdf("wavelengthrange"), filter_, options.extract_orders)
+        for order in ranges:
+            dispersion_of(image.wcs).index(order)
+    except ValueError as error:
+        raise ValueError(f"{exposure}, {references.name('wavelengthrange')}: {error}") from None
     shape = image.data.shape[-2:]
     located = locate_traces(
         image.wcs,
@@ -74,6 +78,7 @@ def extract_2d(image: Image, references: References, options: Extract2dOptions, 
     if "VELOSYS" in header:
         common_cards["SPECSYS"] = "BARYCENT"
     planes = {name: getattr(image, name) for name in ("data", "err", "dq", "var_poisson", "var_rnoise", "var_flat")}
+    whole = Exposure(image.wcs)
     slits = []
     for k, wavelength in enumerate(cutout_wavelengths(traces)):
         x, y = int(traces.xmin[k]), int(traces.ymin[k])
@@ -104,7 +109,7 @@ def extract_2d(image: Image, references: References, options: Extract2dOptions, 
                 **cutout,
                 wavelength=wavelength,
                 extended=bool(sources.extended[s]),
-                make_wcs=functools.partial(slit_wcs, image.wcs, x, y, (ny, nx), direct, order),
+                make_wcs=SlitWcs(whole, x, y, (ny, nx), direct, order),
             )
         )
     if not slits:

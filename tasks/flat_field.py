@@ -35,8 +35,9 @@ def flat_field(product: Image | Guider, references: References, options: object)
         )
     done = divide_flat(product.data, product.dq, product.var_poisson, product.var_rnoise, flat, flat_err, flat_dq)
     log.info(
-        "flat_field: the median response is %.4f; %d pixels have none",
-        np.nanmedian(flat),
+        "flat_field: the median response is %.3f; %d pixels have none",
+        # Of one pixel in 49: all of them take as long as the division.
+        np.nanmedian(flat[::7, ::7]),
         np.count_nonzero(done.dq.reshape(-1, *flat.shape)[0] & NO_FLAT_FIELD),
     )
     return product.with_(

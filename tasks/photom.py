@@ -111,7 +111,9 @@ def row_of_order(
     of_order = np.flatnonzero(np.asarray(table["order"]) == order) if "order" in table.names else np.arange(len(table))
     if not of_order.size:
         return None
-    found = find_photom_row(table[of_order], {"filter": header["FILTER"], "pupil": header["PUPIL"]})
+    # MIRI has no pupil wheel.
+    key = "pupil" if "pupil" in table.names else "subarray"
+    found = find_photom_row(table[of_order], {"filter": header["FILTER"], key: header.require(key.upper())})
     if found is None:
         return None
     index = int(of_order[found])

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from calibration.spectra.photom import Cutout
-from calibration.spectra.pixel_replace import replace_pixels
+from calibration.spectra.pixel_replace import fit_profiles, replace_pixels
 from infra.products.slits import SlitSet
 from infra.references.content import References
 from tasks.step import step
@@ -17,7 +17,11 @@ log = logging.getLogger(__name__)
 class PixelReplaceOptions(BaseModel, frozen=True, extra="forbid"):
     """How missing pixels are estimated."""
 
-    algorithm: Literal["mingrad"] = Field("mingrad", description="from the pair of neighbours that differ least")
+    algorithm: Literal["mingrad", "fit_profile"] = Field(
+        "mingrad",
+        description="from the pair of neighbours that differ least, or from the profile of the columns beside",
+    )
+    n_adjacent_cols: int = Field(3, ge=1, description="fit_profile: columns at either side that make the profile")
 
 
 @step("pixel_replace", options=PixelReplaceOptions, default=False)
@@ -31,7 +35,10 @@ def pixel_replace(
         slits = []
         for slit in source.slits:
             cutout = Cutout(slit.data, slit.err, slit.dq, slit.var_poisson, slit.var_rnoise, slit.var_flat)
-            cutout, count = replace_pixels(cutout)
+            if options.algorithm == "fit_profile":
+                cutout, count = fit_profiles(cutout, slit.axis, options.n_adjacent_cols)
+            else:
+                cutout, count = replace_pixels(cutout)
             total += count
             slits.append(slit.with_(**vars(cutout)))
         done.append(source.with_(slits=tuple(slits)))

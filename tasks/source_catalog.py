@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from calibration.sources.catalog import Plane, measure_sources
+from calibration.sources.catalog import Light, Plane, measure_sources
 from calibration.sources.detect import Segments, estimate_sky, find_segments
 from calibration.sources.photometry import Apertures
 from infra.products.catalog import Catalog
@@ -36,6 +36,12 @@ class SourceCatalogOptions(BaseModel, frozen=True, extra="forbid"):
     multithresh_mode: Literal["exponential", "linear", "sinh"] = Field("exponential", description="spacing of levels")
     localbkg_width: int = Field(0, ge=0, description="width of the ring of the isophotal background [pixel]; 0: none")
     apermask_method: Literal["correct", "mask", "none"] = Field("correct", description="how neighbours are treated")
+    kron_params: tuple[float, ...] | None = Field(
+        None,
+        min_length=2,
+        max_length=3,
+        description="multiple of the Kron radius, its least value in semi-axes, least radius [pixel]; 2.5, 1.4, 0 if None",
+    )
     deblend: bool = Field(True, description="tell touching sources apart")
 
 
@@ -53,20 +59,23 @@ def source_catalog(
     apertures = _apertures(header, references, options)
     offset = _vega_offset(header, references)
     uncovered = ~np.isfinite(mosaic.err)
+    if uncovered.all() and np.isfinite(mosaic.data).any():
+        log.warning("source_catalog: the mosaic has no errors (ERR); neither have the fluxes")
+        uncovered = ~np.isfinite(mosaic.data)
     if mosaic.wht is not None:
         uncovered |= mosaic.wht == 0
-    to_jansky = np.float32(1e6 * header.require("PIXAR_SR"))
-    data, err = mosaic.data * to_jansky, mosaic.err * to_jansky
-
-    sky = estimate_sky(data, uncovered, options.bkg_boxsize)
+    sky = estimate_sky(mosaic.data, uncovered, options.bkg_boxsize)
     if sky is None:
         log.warning("source_catalog: no part of the mosaic has data; the catalog is empty")
-        found, background = Segments(None, data), np.zeros_like(data)
+        nothing = np.zeros(mosaic.data.shape, np.int32)
+        signal, found = mosaic.data, Segments(nothing, np.zeros(0, np.int32), mosaic.data)
     else:
-        background = sky.level.astype(np.float32)
+        signal, threshold = mosaic.data - sky.level, np.float32(options.snr_threshold) * sky.noise
+        # From here on they are not needed, and as large as the mosaic.
+        del sky
         found = find_segments(
-            data - background,
-            options.snr_threshold * sky.noise,
+            signal,
+            threshold,
             uncovered,
             options.kernel_fwhm,
             options.npixels,
@@ -76,18 +85,27 @@ def source_catalog(
             options.contrast,
             options.multithresh_mode,
         )
+        del threshold
     table = measure_sources(
-        Plane(data, err, background, uncovered, mosaic.wcs, _reference_pixel(mosaic)),
-        found.map,
-        found.smoothed,
+        Plane(
+            mosaic.data,
+            mosaic.err,
+            signal,
+            uncovered,
+            mosaic.wcs,
+            _reference_pixel(mosaic),
+            1e6 * header.require("PIXAR_SR"),
+        ),
+        found,
         apertures,
         offset,
-        options.kernel_fwhm,
-        (options.ci1_star_threshold, options.ci2_star_threshold),
-        {
-            "local_bkg_width": options.localbkg_width,
-            "aperture_mask_method": options.apermask_method,
-        },
+        Light(
+            (options.ci1_star_threshold, options.ci2_star_threshold),
+            options.kernel_fwhm,
+            options.apermask_method,
+            _kron_params(options),
+            options.localbkg_width,
+        ),
     )
     if len(table) == 0:
         log.warning("source_catalog: no source found; the catalog is empty")
@@ -98,9 +116,17 @@ def source_catalog(
             np.count_nonzero(table["is_extended"]),
             np.nanmin(table["isophotal_abmag"]),
         )
-    labels = np.zeros(data.shape, np.uint32) if found.map is None else found.map.data.astype(np.uint32)
     recipe = {**mosaic.recipe, "source_catalog": {"status": "COMPLETE", "options": options.model_dump(mode="json")}}
-    return Catalog(table, recipe), Segmentation(header, labels, mosaic.wcs, mosaic.recipe)
+    return Catalog(table, recipe), Segmentation(header, found.labels.view(np.uint32), mosaic.wcs, mosaic.recipe)
+
+
+def _kron_params(options: SourceCatalogOptions) -> tuple[float, float, float]:
+    scale, least, *circle = options.kron_params or (2.5, 1.4)
+    if not (scale > 0 and least > 0 and all(radius >= 0 for radius in circle)):
+        raise ValueError(
+            f"source_catalog.kron_params must be two positive numbers and perhaps a radius, but are {options.kron_params}"
+        )
+    return scale, least, circle[0] if circle else 0.0
 
 
 def _reference_pixel(mosaic: Image) -> tuple[float, float]:
@@ -144,8 +170,8 @@ def _vega_offset(header: Header, references: References) -> float:
         return 0.0
     table = tree["abvega_offset"]
     selector = _selector(header, None)
-    if header["INSTRUME"] == "FGS":
-        selector = {"detector": header["DETECTOR"]}
+    if header.require("INSTRUME") == "FGS":
+        selector = {"detector": header.require("DETECTOR")}
     rows = np.flatnonzero(_matching(table, selector))
     if len(rows) != 1:
         raise ReferenceNotFound(
@@ -161,8 +187,8 @@ def _selector(header: Header, miri: str | None) -> dict[str, Any]:
     if instrument == "FGS":
         return {}
     if instrument == "MIRI":
-        return {"filter": header["FILTER"]} | ({"subarray": header["SUBARRAY"]} if miri else {})
-    return {"filter": header["FILTER"], "pupil": header["PUPIL"]}
+        return {"filter": header.require("FILTER")} | ({"subarray": header.require("SUBARRAY")} if miri else {})
+    return {"filter": header.require("FILTER"), "pupil": header.require("PUPIL")}
 
 
 def _matching(table: Any, selector: dict[str, Any]) -> np.ndarray:

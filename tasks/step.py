@@ -58,8 +58,16 @@ class Detector1Options(BaseModel, frozen=True, extra="forbid"):
     save_calibrated_ramp: bool = Field(False, description="write the corrected ramps too, _ramp")
 
 
+class Spec2Options(BaseModel, frozen=True, extra="forbid"):
+    """Files of the user's own that stage 2 takes in place of those of image3."""
+
+    catalog: str | None = Field(None, description="catalog of sources: ECSV, FITS table or CSV with positions")
+    direct_image: str | None = Field(None, description="direct image with a FITS WCS, such as a drizzled one")
+    segmentation: str | None = Field(None, description="map of the source numbers on the pixels of the direct image")
+
+
 #: Options of whole pipelines; they cannot be skipped.
-PIPELINES: dict[str, type[BaseModel]] = {"detector1": Detector1Options}
+PIPELINES: dict[str, type[BaseModel]] = {"detector1": Detector1Options, "spec2": Spec2Options}
 
 #: Steps whose ``S_*`` card has another name in the data models.
 _NAME_IN_SCHEMA = {"dark_current": "dark_sub"}

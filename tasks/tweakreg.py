@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from astropy.io.registry import IORegistryError
 from astropy.table import Table
 from astropy.units import Quantity, UnitsError
 from pydantic import BaseModel, Field
@@ -178,7 +179,7 @@ def _positions(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise FileNotFoundError(f"{wanted}, but {path} is no file; download the catalog of the field first")
     try:
         table = Table.read(path)
-    except (ValueError, OSError) as error:  # of which IORegistryError is one
+    except (ValueError, OSError, IORegistryError) as error:
         raise ValueError(f"{wanted}, but {path} cannot be read as one ({str(error).splitlines()[0]})") from error
     names = {name.upper(): name for name in table.colnames}
     if {"RA", "DEC"} <= set(names):

@@ -71,15 +71,15 @@ class Scene:
     pointings: tuple[Pointing, ...] = field(default_factory=tuple)
 
 
-def make_field(rng: np.random.Generator, size: int, count: int = 45, least: float = 60.0) -> Field:
-    """Stars on a jittered grid, so that none blends with another; one in four is a galaxy."""
+def make_field(rng: np.random.Generator, size: int, count: int = 45, least: float = 60.0, star: float = 1.1) -> Field:
+    """Stars on a jittered grid, so that none blends with another, ``star`` pixels wide; one in four is a galaxy."""
     side = int(np.ceil(np.sqrt(count)))
     width = size / side
     at = (np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2)[:count] + 0.5) * width
     at += rng.uniform(-0.25, 0.25, at.shape) * width
     wcs = imaging_wcs(pointing(0, 0), distortion(), (size, size), (START, START))
     ra, dec = wcs(at[:, 0], at[:, 1], with_bounding_box=False)
-    sigma = np.where(np.arange(count) % 4 == 3, rng.uniform(2, 3, count), 1.1)
+    sigma = np.where(np.arange(count) % 4 == 3, rng.uniform(2, 3, count), star)
     return Field(ra, dec, 10 ** rng.uniform(np.log10(least), 3.7, count), sigma)
 
 
@@ -101,6 +101,7 @@ def make_scene(
     count: int = 45,
     seed: int = 7,
     noise: float = 1.0,
+    star: float = 1.1,
 ) -> Scene:
     """Observe the field.
 
@@ -108,7 +109,7 @@ def make_scene(
     ``skies`` are in DN/s. ``calibrated`` images have a WCS and MJy/sr, others are rates.
     """
     rng = np.random.default_rng(seed)
-    truth = make_field(rng, size, count)
+    truth = make_field(rng, size, count, star=star)
     images, hits, pointings = [], [], []
     for k, dither in enumerate(dithers):
         said = pointing(*dither)

@@ -11,7 +11,7 @@ from astropy.io import fits
 from astropy.modeling.models import Mapping, Polynomial1D, Polynomial2D, Shift
 from astropy.table import QTable
 
-from calibration.wcs.grism import grism_wcs
+from calibration.wcs.grism import grism_wcs, niriss_disperser
 from calibration.wcs.imaging import imaging_wcs
 from calibration.wcs.pointing import Pointing
 from infra.references.content import References
@@ -25,10 +25,10 @@ ORDERS = (1, 0, 2, -1)
 RANGE = (1.7, 2.28)
 
 
-def distortion(size: int) -> object:
-    """From pixels to (V2, V3): 65.4 milliarcsec, a slight turn, and a slight curvature."""
-    v2 = Polynomial2D(2, c1_0=-0.0654, c0_1=0.00065, c2_0=2e-8)
-    v3 = Polynomial2D(2, c1_0=0.00065, c0_1=0.0656, c0_2=2e-8)
+def distortion(size: int, bend: float = 2e-8) -> object:
+    """From pixels to (V2, V3): 65.4 milliarcsec, a slight turn, and a slight curvature, which its inverse knows nothing of."""
+    v2 = Polynomial2D(2, c1_0=-0.0654, c0_1=0.00065, c2_0=bend)
+    v3 = Polynomial2D(2, c1_0=0.00065, c0_1=0.0656, c0_2=bend)
     forward = Mapping((0, 1, 0, 1)) | v2 & v3
     matrix = np.linalg.inv([[-0.0654, 0.00065], [0.00065, 0.0656]])
     back = Mapping((0, 1, 0, 1)) | (
@@ -74,7 +74,7 @@ WAVELENGTHRANGE = {
 def wcs_of(grism: str, size: int, turn: float = 0.25, curvature: float = 0.0) -> object:
     """The gwcs of an exposure whose wheel stands ``turn`` degrees from where its reference knows it."""
     imaging = imaging_wcs(POINTING, distortion(size), (size, size))
-    return grism_wcs(imaging, specwcs(grism, curvature), grism, WHEEL[grism] + turn, VELOSYS)
+    return grism_wcs(imaging, niriss_disperser(specwcs(grism, curvature), grism, WHEEL[grism] + turn), VELOSYS)
 
 
 @dataclass(frozen=True)
@@ -157,3 +157,95 @@ def write_references(folder: Path) -> References:
     fits.HDUList([primary, fits.BinTableHDU(rows, name="PHOTOM")]).writeto(folder / "photom.fits")
     files = {"wavelengthrange": str(folder / "wavelengthrange.asdf"), "photom": str(folder / "photom.fits")}
     return References({**files, "area": None, "apcorr": None, "bkg": None}, "test")
+
+
+#: Pixels per unit of t, and where t = 0 is: as in the real references of NIRCam (order 1 and 2, module A).
+NIRCAM_TRACES = {1: (-1530.9, 2589.64), 2: (859.56, 5179.28)}
+
+
+def nircam_specwcs(grism: str, module: str = "A", newer: bool = False) -> dict:
+    """Tree of a NIRCam specwcs reference.
+
+    The old form is polynomials of t alone, all with inverses. In the newer one the offset across and the wavelength depend
+    on the direct position, and there are no inverses.
+    """
+    along, across, waves = [], [], []
+    for start, length in NIRCAM_TRACES.values():
+        sign = -1.0 if module == "B" and grism == "GRISMR" else 1.0
+        along.append(Polynomial1D(1, c0=sign * start, c1=sign * length))
+        across.append(Polynomial1D(1, c0=0.0, c1=0.0))
+        waves.append(Polynomial1D(1, c0=2.4, c1=2.6))
+    if not newer:
+        backward = [Polynomial1D(1, c0=-one.c0.value / one.c1.value, c1=1 / one.c1.value) for one in along]
+        flat = [Polynomial1D(1, c0=0.0, c1=0.0) for _ in along]
+        tree = {"displ": waves, "invdispl": [Polynomial1D(1, c0=-2.4 / 2.6, c1=1 / 2.6) for _ in waves]}
+        pairs = [(along, backward), (across, flat)]
+    else:
+        bent = [
+            [Polynomial2D(1, c0_0=-1.2, c1_0=8e-4, c0_1=-3e-4), Polynomial2D(1, c0_0=3.0, c1_0=-2e-3, c0_1=1e-3),
+             Polynomial2D(1, c0_0=-0.8, c1_0=4e-4)]
+            for _ in along
+        ]  # fmt: skip
+        waves = [
+            [Polynomial2D(1, c0_0=2.401, c1_0=4e-7, c0_1=-2e-7), Polynomial2D(1, c0_0=2.597, c1_0=1e-6, c0_1=3e-7),
+             Polynomial2D(1, c0_0=-0.004, c1_0=2e-7)]
+            for _ in along
+        ]  # fmt: skip
+        tree, pairs = {"displ": waves}, [([[one] for one in along], None), (bent, None)]
+    (dispx, invdispx), (dispy, invdispy) = pairs if grism == "GRISMR" else pairs[::-1]
+    tree |= {"orders": list(NIRCAM_TRACES), "dispx": dispx, "dispy": dispy}
+    return tree if newer else tree | {"invdispx": invdispx, "invdispy": invdispy}
+
+
+#: The prism of MIRI: pixels from the direct position at t = 0, and the coefficients of t, t^2, t^3; 4 to 14 um at 0.07 to
+#: 0.02 um per pixel.
+MIRI_TRACE = (150.0, -150.0, -100.0, -60.0)
+
+
+def miri_specwcs(trace: tuple[float, ...] = MIRI_TRACE) -> dict:
+    """Tree of a MIRI specwcs reference: down the columns, longer wavelengths lower and further apart."""
+    along = [Polynomial2D(2, c0_0=value, c1_0=2e-4 * (k + 1), c0_1=-1e-4 * k) for k, value in enumerate(trace)]
+    across = [Polynomial2D(2, c0_0=0.4, c1_0=1e-4), Polynomial2D(2, c0_0=-1.5, c0_1=2e-4)]
+    across += [Polynomial2D(2, c0_0=0.3)] * (len(trace) - 2)
+    return {
+        "orders": [1],
+        "dispx": [across],
+        "dispy": [along],
+        "displ": [Polynomial1D(1, c0=4.0, c1=10.0)],
+        "invdispl": [Polynomial1D(1, c0=-0.4, c1=0.1)],
+    }
+
+
+def other_wcs_of(disperser: object, size: int, velosys: float | None = VELOSYS, bend: float = 2e-8) -> object:
+    """The gwcs of an exposure of NIRCam or MIRI with a disperser, and the direct image of this module."""
+    return grism_wcs(imaging_wcs(POINTING, distortion(size, bend), (size, size)), disperser, velosys)
+
+
+def write_model_references(folder: Path) -> References:
+    """As `write_references`, in files that the official package takes."""
+    from stdatamodels.jwst import datamodels
+
+    about = {
+        "author": "test", "date": "2023-01-01", "description": "test", "title": "test", "pedigree": "DUMMY",
+        "useafter": "2022-01-01T00:00:00", "telescope": "JWST", "instrument": {"name": "NIRISS", "detector": "NIS"},
+        "exposure": {"type": "NIS_WFSS"},
+    }  # fmt: skip
+    model = datamodels.WavelengthrangeModel(
+        wrange=WAVELENGTHRANGE["wavelengthrange"],
+        extract_orders=WAVELENGTHRANGE["extract_orders"],
+        order=[1],
+        wrange_selector=["F200W"],
+    )
+    model.meta.instance.update(about | {"reftype": "wavelengthrange"})
+    model.save(folder / "wavelengthrange.asdf")
+    n = WAVES.size
+    dtype = datamodels.NisWfssPhotomModel().get_dtype("phot_table")
+    dtype = [(name, dtype[name].base, (n,)) if name in ("wavelength", "relresponse", "reluncertainty") else (name, dtype[name])
+             for name in dtype.names]  # fmt: skip
+    rows = [(grism, "F200W", 1, FACTOR, 0.01, n, WAVES, RESPONSE, 0 * WAVES) for grism in WHEEL]
+    photometry = datamodels.NisWfssPhotomModel(phot_table=np.array(rows, dtype))
+    photometry.meta.instance.update(about | {"reftype": "photom"})
+    photometry.meta.photometry.pixelarea_steradians, photometry.meta.photometry.pixelarea_arcsecsq = PIXEL_AREA, 0.0042
+    photometry.save(folder / "photom.fits")
+    files = {"wavelengthrange": str(folder / "wavelengthrange.asdf"), "photom": str(folder / "photom.fits")}
+    return References({**files, "area": None, "apcorr": None, "bkg": None}, "jwst_0001.pmap")

@@ -62,25 +62,153 @@ class SkyImage:
     wcs: WCS
 
 
-def sky_level(values: np.ndarray, statistic: SkyStatistic) -> tuple[float, int]:
-    """The sky level of some pixels and the number of pixels that it was measured with.
+@dataclass(frozen=True)
+class Sorted:
+    """Values (n,) float32 in their order, and sums of blocks of them, so that what lies between two limits is known at once.
 
-    Parameters
-    ----------
-    values : (n,) float32
-        NaN is left out.
-    statistic : SkyStatistic
-
-    Returns
-    -------
-    level : float
-        NaN if no pixel can be used.
-    npix : int
+    ``sums`` (3, nblocks + 1) float64: how many there are before each block, and the sums of their distances from ``origin``
+    and of those squared.
     """
+
+    values: np.ndarray
+    origin: float
+    sums: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray, origin: float | None = None) -> "Sorted":
+        """``values`` in any order."""
+        values = np.sort(values)
+        if origin is None:
+            origin = float(values[len(values) // 2]) if len(values) else 0.0
+        sums = np.zeros((3, len(values) // _BLOCK + 2))
+        _sum_blocks(values, origin, sums)
+        return cls(values, origin, sums)
+
+    def rank(self, limit: float, inclusive: bool = False) -> int:
+        """How many values are below a limit, or at most there."""
+        return _rank(self.values, limit, inclusive)
+
+    def between(self, low: float, high: float) -> np.ndarray:
+        """Number, sum and sum of squares [from the origin] of the values from ``low`` to ``high``."""
+        first, last = self.rank(low), self.rank(high, True)
+        return _sum_to(self.values, self.origin, self.sums, last) - _sum_to(self.values, self.origin, self.sums, first)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Some pixels of an image: those of ``all`` but for those of ``without``, which are among them."""
+
+    all: Sorted
+    without: Sorted
+
+    def between(self, low: float, high: float) -> tuple[int, float, float]:
+        """Number, mean and standard deviation of the values from ``low`` to ``high``."""
+        number, total, squares = self.all.between(low, high) - self.without.between(low, high)
+        if number == 0:
+            return 0, np.nan, np.nan
+        mean = total / number
+        return int(number), self.all.origin + mean, float(np.sqrt(max(squares / number - mean**2, 0.0)))
+
+    def rank(self, limit: float, inclusive: bool = False) -> int:
+        """How many values are below a limit, or at most there."""
+        return self.all.rank(limit, inclusive) - self.without.rank(limit, inclusive)
+
+    def at(self, rank: int) -> float:
+        """The value of a rank, from 0 on."""
+        values = self.all.values
+        first, last = rank, min(rank + len(self.without.values), len(values) - 1)
+        while first < last:
+            middle = (first + last) // 2
+            first, last = (first, middle) if self.rank(values[middle], True) > rank else (middle + 1, last)
+        return float(values[first])
+
+
+#: Values in a block.
+_BLOCK = 1024
+
+
+# k = value, b = block
+@kernel
+def _rank(values, limit, inclusive):
+    """By bisection, in float64: NumPy would convert all values first."""
+    first, last = 0, len(values)
+    while first < last:
+        middle = (first + last) // 2
+        if values[middle] < limit or (inclusive and values[middle] == limit):
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@kernel
+def _sum_blocks(values, origin, sums):
+    for b in range(sums.shape[1] - 1):
+        total, squares = 0.0, 0.0
+        last = min((b + 1) * _BLOCK, len(values))
+        for k in range(b * _BLOCK, last):
+            distance = np.float64(values[k]) - origin
+            total += distance
+            squares += distance * distance
+        sums[0, b + 1], sums[1, b + 1], sums[2, b + 1] = last, sums[1, b] + total, sums[2, b] + squares
+
+
+@kernel
+def _sum_to(values, origin, sums, last):
+    """Number, sum and sum of squares of the first ``last`` values."""
+    b = last // _BLOCK
+    total, squares = sums[1, b], sums[2, b]
+    for k in range(b * _BLOCK, last):
+        distance = np.float64(values[k]) - origin
+        total += distance
+        squares += distance * distance
+    return np.array([np.float64(last), total, squares])
+
+
+class ImagePixels:
+    """The good pixels of an image, which are sorted once, for any part of it.
+
+    Most overlaps are all of the image but for a rim: then the rim is looked at, and taken away.
+    """
+
+    def __init__(self, data: np.ndarray, good: np.ndarray) -> None:
+        self._data, self._good = data, good & np.isfinite(data)
+        self._everywhere = Sorted.of(data[self._good])
+        self._none = Sorted.of(np.zeros(0, np.float32), self._everywhere.origin)
+
+    def everywhere(self) -> Pixels:
+        """All of them."""
+        return Pixels(self._everywhere, self._none)
+
+    def within(self, covered: np.ndarray) -> Pixels:
+        """Those where ``covered`` (ny, nx) bool."""
+        mostly = 2 * np.count_nonzero(covered) > covered.size
+        some = np.empty(covered.size, np.float32)
+        some = some[: _gather(self._data, self._good, covered, not mostly, some)]
+        found = Sorted.of(some, self._everywhere.origin)
+        return Pixels(self._everywhere, found) if mostly else Pixels(found, self._none)
+
+
+# y = row, x = column
+@kernel
+def _gather(data, good, covered, inside, values):
+    """Put the good pixels that are covered, or those that are not, one after the other; returns how many."""
+    ny, nx = data.shape
+    n = 0
+    for y in range(ny):
+        for x in range(nx):
+            if covered[y, x] == inside and good[y, x]:
+                values[n] = data[y, x]
+                n += 1
+    return n
+
+
+def sky_level(pixels: Pixels, statistic: SkyStatistic) -> tuple[float, int]:
+    """The sky level of some pixels and the number of pixels that it was measured with; NaN and 0 if there is none."""
     low, high = statistic.lower, statistic.upper
     before = -1
     for _ in range(statistic.nclip + 1):
-        npix, mean, spread, least, most = _moments(values, low, high)
+        npix, mean, spread = pixels.between(low, high)
         if npix == 0:
             return np.nan, 0
         clip = low, high
@@ -91,63 +219,18 @@ def sky_level(values: np.ndarray, statistic: SkyStatistic) -> tuple[float, int]:
         high = min(statistic.upper, mean + statistic.usigma * spread)
     if statistic.kind == "mean":
         return mean, npix
+    first = pixels.rank(clip[0])
     if statistic.kind == "median":
-        with np.errstate(invalid="ignore"):
-            return float(np.median(values[(values >= clip[0]) & (values <= clip[1])])), npix
+        return (pixels.at(first + (npix - 1) // 2) + pixels.at(first + npix // 2)) / 2, npix
+    least, most = pixels.at(first), pixels.at(first + npix - 1)
     width = statistic.binwidth * spread
     if not width > 0 or most - least < width:
         return mean, npix
     nbins = int((most - least) / width) + 1
-    counts = np.zeros(nbins, np.int64)
-    _histogram(values, least, (most - least) / (nbins - 1), counts)
-    return least + width * (_peak(counts) if statistic.kind == "mode" else _middle(counts)), npix
-
-
-# k = pixel. Sums about a typical value keep their digits; four at a time do not wait for each other.
-@kernel
-def _moments(values, low, high):
-    origin = 0.0
-    for k in range(len(values)):
-        if values[k] >= low and values[k] <= high:
-            origin = np.float64(values[k])
-            break
-    n = np.zeros(4, np.int64)
-    total, squares = np.zeros(4), np.zeros(4)
-    least, most = np.full(4, np.inf), np.full(4, -np.inf)
-    last = len(values) // 4 * 4
-    for k in range(0, last, 4):
-        for j in range(4):
-            value = np.float64(values[k + j])
-            if value >= low and value <= high:
-                n[j] += 1
-                total[j] += value - origin
-                squares[j] += (value - origin) ** 2
-                least[j] = min(least[j], value)
-                most[j] = max(most[j], value)
-    for k in range(last, len(values)):
-        value = np.float64(values[k])
-        if value >= low and value <= high:
-            n[0] += 1
-            total[0] += value - origin
-            squares[0] += (value - origin) ** 2
-            least[0] = min(least[0], value)
-            most[0] = max(most[0], value)
-    count = n.sum()
-    if count == 0:
-        return 0, np.nan, np.nan, np.nan, np.nan
-    mean = total.sum() / count
-    return count, origin + mean, np.sqrt(max(squares.sum() / count - mean * mean, 0.0)), least.min(), most.max()
-
-
-@kernel
-def _histogram(values, start, width, counts):
-    """How many of the values from ``start`` on are in each bin; what is beyond the last one is in none."""
-    scale = 1 / width
-    for k in range(len(values)):
-        if values[k] >= start:
-            bin = int((values[k] - start) * scale)
-            if bin < len(counts):
-                counts[bin] += 1
+    # The largest value begins a bin of its own.
+    edges = least + (most - least) / (nbins - 1) * np.arange(nbins)
+    histogram = np.diff([pixels.rank(edge) for edge in edges], append=first + npix)
+    return least + width * (_peak(histogram) if statistic.kind == "mode" else _middle(histogram)), npix
 
 
 def _peak(counts: np.ndarray) -> float:
@@ -231,21 +314,19 @@ def _measure(
     outlines = [_outline(image) for image in images]
     for a, group in enumerate(groups):
         for k in group:
-            data, good = images[k].read()
-            good = good & np.isfinite(data)
+            image = ImagePixels(*images[k].read())
             if whole:
-                levels[a] = np.fmin(levels[a], sky_level(data[good], statistic)[0])
+                levels[a] = np.fmin(levels[a], sky_level(image.everywhere(), statistic)[0])
             if not in_overlaps:
                 continue
-            values = np.empty(data.size, np.float32)
             polygons = _seen_by(images[k], outlines)
             for b, other in enumerate(groups):
                 if a == b:
                     continue
-                covered = np.zeros(data.shape, np.bool_)
+                covered = np.zeros(images[k].shape, np.bool_)
                 for m in other:
                     fill_polygon(*polygons[m], covered)
-                level, npix = sky_level(values[: _collect(data, good, covered, values)], statistic)
+                level, npix = sky_level(image.within(covered), statistic)
                 if npix:
                     total[a, b] += level * npix
                     count[a, b] += npix
@@ -317,16 +398,3 @@ def fill_polygon(px, py, covered):
             first, last = max(0, int(np.ceil(left))), min(nx - 1, int(np.floor(right)))
             for x in range(first, last + 1):
                 covered[y, x] = True
-
-
-@kernel
-def _collect(data, good, covered, values):
-    """Put the good pixels that are covered one after the other; returns their number."""
-    ny, nx = data.shape
-    n = 0
-    for y in range(ny):
-        for x in range(nx):
-            values[n] = data[y, x]
-            if good[y, x] and covered[y, x]:
-                n += 1
-    return n

@@ -20,14 +20,15 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from astropy.modeling import Model
+from astropy.modeling.models import AffineTransformation2D, Const1D, Identity, Mapping, RotationSequence3D, Scale
 from gwcs import WCS
-from scipy.linalg import expm
+from gwcs.geometry import CartesianToSpherical, SphericalToCartesian
 from scipy.ndimage import uniform_filter
 from scipy.spatial import cKDTree
-from tweakwcs import JWSTWCSCorrector
 
 from calibration.wcs.imaging import pixel_box
-from calibration.wcs.pointing import Pointing
+from calibration.wcs.pointing import Pointing, v2v3_frame
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +38,17 @@ SIGNIFICANT, AT_LEAST = 6.0, 4
 RIVAL = 0.6
 #: Error that all positions have beside their own [pixel]: what an undersampled star, or the distortion, is off by.
 FLOOR = 0.02
+#: Rounds of matching, ever more narrowly, at most.
+ROUNDS = 8
 #: Stars of an exposure, the brightest, with which offsets are searched.
 SEARCHED = 1000
 #: Windows in which pairs are counted [pixel]; a roll spreads the pairs over the wider one.
 WINDOWS = (3, 9)
 #: What two exposures may be apart after all without being at odds [pixel].
 ODD = 0.3
+
+#: Names of the correction and of the frame behind it, of `tweakwcs`.
+CORRECTION, CORRECTED = "JWST tangent-plane linear correction. v1", "v2v3corr"
 
 _TURN, _GROW = np.array([[0.0, -1.0], [1.0, 0.0]]), np.eye(2)
 _UNITS = tuple(np.outer(a, b) for a in np.eye(2) for b in np.eye(2))
@@ -177,6 +183,11 @@ class Exposure:
     corners: np.ndarray | None
     scale: float
 
+    @property
+    def bright(self) -> np.ndarray:
+        """The positions with which offsets are searched; a catalog does not say which of its stars are bright."""
+        return self.at if self.corners is None else self.at[:SEARCHED]
+
     def covers(self, at: np.ndarray) -> np.ndarray:
         """Whether each position is in one of the images."""
         if self.corners is None:
@@ -295,10 +306,14 @@ def align_to_catalog(
     together = {image.group for image, one in zip(images, found, strict=True) if one.status in ("aligned", "reference")}
     bodies = [sorted(together)] if together else []
     bodies += [[g] for g in exposures if g not in together]
+    stars_at = plane.to(ra[known], dec[known])
+    outline = np.concatenate([one.corners.reshape(-1, 2) for one in exposures.values()])
+    near = (stars_at >= outline.min(axis=0) - fit.searchrad) & (stars_at <= outline.max(axis=0) + fit.searchrad)
+    stars_at = stars_at[near.all(axis=1)]
     results: dict[int, tuple[Map, tuple[float, int], float, str]] = {}
     for body in bodies:
         stars = _merge([exposures[g] for g in body])
-        catalog = Exposure(plane.to(ra[known], dec[known]), np.zeros(np.count_nonzero(known)), None, stars.scale)
+        catalog = Exposure(stars_at, np.zeros(len(stars_at)), None, stars.scale)
         link = match(catalog, stars, fit) if len(stars.at) >= fit.minobj else None
         if link is not None and link.matched:
             pair = {0: catalog, 1: stars}
@@ -427,17 +442,15 @@ def match(a: Exposure, b: Exposure, fit: Fit, offset: tuple[float, float] | None
         Of the stars of ``b`` from those of ``a``, if it is not to be searched [arcsec].
     """
     none = np.zeros(0, int)
-    common = min(np.count_nonzero(b.covers(a.at)), np.count_nonzero(a.covers(b.at)))
+    common = int(min(np.count_nonzero(b.covers(a.at)), np.count_nonzero(a.covers(b.at))))
     pixel = max(a.scale, b.scale)
-    if offset is None:
-        offset = _search(a.at, b.at, fit.searchrad, pixel)
-    if offset is None:
+    start = _search(a.bright, b.bright, fit.searchrad, pixel) if offset is None else np.array(offset)
+    if start is None:
         reason = f"no offset within {fit.searchrad:g} arcsec at which more stars agree than by chance with those"
         return Link(none, none, np.zeros(2), common, reason)
-    to_a, radius = Map(np.eye(2), -np.asarray(offset)), fit.tolerance
+    to_a, radius = Map(np.eye(2), -start), fit.tolerance
     first, second = _nearest(a.at, to_a(b.at), radius)
-    # Never less than chance alone would scatter positions by.
-    for _ in range(8):
+    for _ in range(ROUNDS):
         if len(first) < 2:
             break
         to_a, scatter = _fit_robustly(a.at[first], b.at[second])
@@ -446,8 +459,7 @@ def match(a: Exposure, b: Exposure, fit: Fit, offset: tuple[float, float] | None
         first, second = _nearest(a.at, to_a(b.at), radius)
         if np.array_equal(before, second):
             break
-    moved = to_a(b.at)
-    best, rival, enough = _count_agreeing(a.at, moved, fit.searchrad, pixel)
+    best, rival, enough = _count_agreeing(a.bright, to_a(b.bright), fit.searchrad, pixel)
     shift = (b.at[second] - a.at[first]).mean(axis=0) if len(second) else np.zeros(2)
     if best < enough:
         return Link(none, none, shift, common, "its stars agree no better than by chance with those")
@@ -465,7 +477,6 @@ def _histogram(a: np.ndarray, b: np.ndarray, radius: float, pixel: float) -> tup
     """Offsets of all pairs of stars: counts in bins of a pixel, the middle of which is none; distances of the bins; offsets."""
     half = int(np.ceil(radius / pixel))
     reach = half + max(WINDOWS)
-    a, b = a[:SEARCHED], b[:SEARCHED]
     pairs = cKDTree(a).sparse_distance_matrix(cKDTree(b), np.sqrt(2) * reach * pixel, output_type="ndarray")
     away = b[pairs["j"]] - a[pairs["i"]]
     bins = np.rint(away / pixel).astype(int) + reach
@@ -535,7 +546,7 @@ def _fit_robustly(a: np.ndarray, b: np.ndarray) -> tuple[Map, float]:
         from_a, from_b = a[keep].mean(axis=0), b[keep].mean(axis=0)
         (x, y), (u, v) = (a[keep] - from_a).T, (b[keep] - from_b).T
         angle = np.arctan2(u @ y - v @ x, u @ x + v @ y)
-        matrix = expm(angle * _TURN)
+        matrix = np.cos(angle) * _GROW + np.sin(angle) * _TURN
         to_a = Map(matrix, from_a - matrix @ from_b)
         left = np.hypot(*(a - to_a(b)).T)
         scatter = float(np.median(left[keep]) / np.sqrt(2 * np.log(2)))
@@ -636,18 +647,18 @@ def _solve(
                         ones = [np.broadcast_to(each, at.shape) for each in np.eye(2)]
                         slopes[column[g]] = sign * np.stack([*ones, *turns], axis=-1)
                 rest = left(pair)[use]
-                for k, slope in slopes.items():
-                    gradient[k] += np.einsum("nds,nd,n->s", slope, rest, weight)
+                for i, slope in slopes.items():
+                    gradient[i] += np.einsum("nds,nd,n->s", slope, rest, weight)
                     for j, other in slopes.items():
-                        normal[k, :, j] += np.einsum("nds,ndt,n->st", slope, other, weight)
+                        normal[i, :, j] += np.einsum("nds,ndt,n->st", slope, other, weight)
             square = normal.reshape(len(column) * size, -1)
             step = -np.linalg.lstsq(square, gradient.ravel(), rcond=1e-12)[0].reshape(len(column), size)
-            for g, k in column.items():
-                matrix = expm(
-                    sum((q / 60 * each for q, each in zip(step[k, 2:], generators, strict=True)), np.zeros((2, 2)))
+            for g, i in column.items():
+                matrix = _exponential(
+                    sum((q / 60 * each for q, each in zip(step[i, 2:], generators, strict=True)), 0 * _GROW)
                 )
                 centre = maps[g](middle[g])
-                maps[g] = Map(matrix, centre + step[k, :2] - matrix @ centre).after(maps[g])
+                maps[g] = Map(matrix, centre + step[i, :2] - matrix @ centre).after(maps[g])
         far = {pair: np.hypot(*left(pair).T) / error[pair] for pair in links}
         limit = fit.sigma * np.sqrt(np.mean(np.concatenate([far[pair][keep[pair]] for pair in links]) ** 2))
         now = {pair: far[pair] < limit if limit > 0 else keep[pair] for pair in links}
@@ -662,6 +673,11 @@ def _solve(
         stars = np.concatenate([_stars_of(links[pair])[pair.index(g)][keep[pair]] for pair in mine])
         fits[g] = (float(np.sqrt((rest**2).sum(axis=1).mean())), len(np.unique(stars)))
     return maps, fits
+
+
+def _exponential(small: np.ndarray) -> np.ndarray:
+    """Of a matrix of a few milliradians: a rotation then stays one, to 1e-12."""
+    return _GROW + small @ (_GROW + small @ (_GROW + small / 3) / 2)
 
 
 def _stars_of(link: Link) -> tuple[np.ndarray, np.ndarray]:
@@ -741,19 +757,90 @@ def _contradicted(g: int, links: Links, placed: Iterable[int], fit: Fit) -> bool
 
 
 def _correct(image: Stars, plane: Plane, by: Map) -> WCS:
-    """The WCS of an image with a map of the plane in it, as a linear correction in the image's own tangent plane."""
+    """The WCS of an image with a map of the plane in it, as a linear correction in the image's own tangent plane.
+
+    A correction that the WCS has already goes into the new one.
+    """
+    frames = image.wcs.available_frames
+    telescope = next((name for name in ("v2v3vacorr", "v2v3") if name in frames), None)
+    if telescope is None:
+        raise ValueError(
+            f"{image.name}: a WCS with the frame v2v3 is needed to align it, but its frames are {', '.join(frames)}; run "
+            "assign_wcs again"
+        )
     at = image.pointing
-    corrector = JWSTWCSCorrector(image.wcs, {"roll_ref": at.roll_ref, "v2_ref": at.v2_ref, "v3_ref": at.v3_ref})
+    to_sphere, turn, to_plane = _to_tangent_plane(at)
+    to_tangent = to_sphere | turn | to_plane
     box = pixel_box(image.wcs, image.shape)
     x, y = (each.ravel() for each in np.meshgrid(*(np.linspace(*side, 3) for side in box)))
-    sky = image.wcs(x, y, with_bounding_box=False)
-    before = np.transpose(corrector.world_to_tanp(*sky))
-    after = np.transpose(corrector.world_to_tanp(*plane.back(by(plane.to(*sky)))))
+    sky = plane.back(by(plane.to(*image.wcs(x, y, with_bounding_box=False))))
+    steps = image.wcs.pipeline
+    before = np.transpose(to_tangent(*image.wcs.get_transform(frames[0], telescope)(x, y)))
+    after = np.transpose(to_tangent(*steps[-2].transform.inverse(*sky)))
     middle = before.mean(axis=0)
     solution = np.linalg.lstsq(np.column_stack([before - middle, np.ones(len(before))]), after, rcond=None)[0]
     matrix = solution[:2].T
-    corrector.set_correction(matrix, solution[2] - matrix @ middle)
-    return corrector.wcs
+    correction = tangent_correction(at, matrix, solution[2] - matrix @ middle)
+    first = frames.index(telescope)
+    corrected = v2v3_frame(CORRECTED)
+    return WCS(
+        [
+            *((step.frame, step.transform) for step in steps[:first]),
+            (steps[first].frame, correction),
+            (corrected, steps[-2].transform),
+            (steps[-1].frame, None),
+        ],
+        name=image.wcs.name,
+    )
+
+
+def tangent_correction(pointing: Pointing, matrix: np.ndarray, shift: np.ndarray) -> Model:
+    """The model from V2, V3 to corrected ones [arcsec]: linear in the plane that touches the sky at the reference point.
+
+    It has the form and the names of the corrections of `tweakwcs`, by which those who read the files know it.
+
+    Parameters
+    ----------
+    pointing : Pointing
+    matrix : (2, 2)
+    shift : (2,)
+        [rad]
+    """
+    back = np.linalg.inv(matrix)
+    correction, inverse = (
+        _in_tangent_plane(pointing, AffineTransformation2D(linear, translation, name=name))
+        for linear, translation, name in ((matrix, shift, "tp_affine"), (back, -back @ shift, "tp_affine_inv"))
+    )
+    correction.name, inverse.name = CORRECTION, f"Inverse {CORRECTION}"
+    correction.inverse = inverse
+    return correction
+
+
+def _to_tangent_plane(pointing: Pointing) -> tuple[Model, Model, Model]:
+    """From V2, V3 [arcsec] to the unit sphere, turned to the reference point and north, and projected."""
+    arcsec = Scale(1 / 3600, name="arcsec_to_deg_1D")
+    degrees = arcsec & arcsec
+    degrees.name = "arcsec_to_deg_2D"
+    angles = [pointing.v2_ref / 3600, -pointing.v3_ref / 3600, pointing.roll_ref]
+    turn = RotationSequence3D(angles, "zyx", name="det_to_optic_axis")
+    project = (Mapping((0, 1, 2), name="xyz") / Mapping((0, 0, 0), n_inputs=3, name="xxx")) | Mapping(
+        (1, 2), name="xtyt"
+    )
+    project.name = "Cartesian 3D to TAN"
+    return degrees | SphericalToCartesian(name="s2c", wrap_lon_at=180), turn, project
+
+
+def _in_tangent_plane(pointing: Pointing, affine: Model) -> Model:
+    to_sphere, turn, project = _to_tangent_plane(pointing)
+    turn_back = turn.inverse
+    turn_back.name = "optic_axis_to_det"
+    lift = Mapping((0, 0, 1), n_inputs=2, name="xtyt2xyz") | (Const1D(1, name="one") & Identity(2, name="I(2D)"))
+    lift.name = "TAN to cartesian 3D"
+    degree = Scale(3600.0, name="deg_to_arcsec_1D")
+    arcseconds = degree & degree
+    arcseconds.name = "deg_to_arcsec_2D"
+    to_angles = CartesianToSpherical(name="c2s", wrap_lon_at=180)
+    return to_sphere | turn | project | affine | lift | turn_back | to_angles | arcseconds
 
 
 def _judge(image: Stars, wcs: WCS, scatter: tuple[float, int], gap: float, fit: Fit) -> Alignment:

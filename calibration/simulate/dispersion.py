@@ -1,16 +1,18 @@
 """The scene through a grism: every source, in every order, on one detector; contamination comes by itself.
 
-A trace is the offset from the direct position as a function of ``t = (wavelength - c0) / c1``: straight lines in t whose
-coefficients are second-degree polynomials of the direct position, turned by the filter wheel. We cut each order into bins of a
-quarter pixel along the dispersion, whose wavelengths the line gives exactly, collect the electrons of every bin by
+A trace is the offset from the direct position as a function of ``t = (wavelength - c0) / c1``: polynomials of t (straight
+lines for grisms; a prism bends them) whose coefficients are second-degree polynomials of the direct position, turned by the
+filter wheel. We cut each order into bins of a
+quarter pixel along the dispersion, whose wavelengths follow from the trace, collect the electrons of every bin by
 integrating flux times sensitivity, and lay a stamp of the source at each bin. Across the dispersion the stamp is
 interpolated between quarter pixels. Emission lines are drawn one by one, at their exact places.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.polynomial.polynomial import polyder, polyval
 from numpy.typing import ArrayLike
 from scipy.integrate import cumulative_trapezoid
 
@@ -19,6 +21,7 @@ from calibration.simulate.field import Distortion, Pointing, sky_to_pixel
 from calibration.simulate.scene import Source, components, draw, stamp_radius
 from calibration.simulate.throughput import (
     COLLECTING_AREA,
+    GRISM_ORDERS,
     LIGHT,
     PLANCK,
     Passband,
@@ -32,14 +35,14 @@ PHASES = 4  # stamps per pixel, along and across the dispersion
 
 @dataclass(frozen=True)
 class Trace:
-    """One spectral order: offsets in x and y, each ``a(x, y) + b(x, y) t`` [pixel].
+    """One spectral order: offsets in x and y, each ``a(x, y) + b(x, y) t + ...`` [pixel].
 
-    ``x_terms`` and ``y_terms`` are the pairs (a, b), each an array (6,) of the coefficients of 1, x, x^2, y, y^2, xy, where
+    ``x_terms`` and ``y_terms`` are (a, b, ...), each an array (6,) of the coefficients of 1, x, x^2, y, y^2, xy, where
     (x, y) is the direct position in pixels of the exposure's own array.
     """
 
-    x_terms: tuple[np.ndarray, np.ndarray]
-    y_terms: tuple[np.ndarray, np.ndarray]
+    x_terms: tuple[np.ndarray, ...]
+    y_terms: tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Grism:
         Wavelength scale [um].
     wheel_reference, wheel
         Wheel position for which the traces hold, and the one of the exposure [deg].
+    efficiencies
+        Order -> (peak efficiency, its wavelength [um], width [um]).
     """
 
     name: str
@@ -67,23 +72,23 @@ class Grism:
     c1: float
     wheel_reference: float
     wheel: float
+    efficiencies: Mapping[int, tuple[float, float, float]] = field(default_factory=lambda: GRISM_ORDERS)
 
-    def line(self, order: int, x: float, y: float) -> tuple[float, float, float, float]:
-        """(ax, bx, ay, by): the trace of a source at (x, y) is at (x + ax + bx t, y + ay + by t)."""
+    def offsets(self, order: int, x: float, y: float) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients of t of the trace of a source at (x, y): its offsets in x and in y [pixel]."""
         trace = self.traces[order]
         terms = np.array([1.0, x, x * x, y, y * y, x * y])
-        ax, bx = (float(coeffs @ terms) for coeffs in trace.x_terms)
-        ay, by = (float(coeffs @ terms) for coeffs in trace.y_terms)
+        x_of_t, y_of_t = (np.array([coeffs @ terms for coeffs in of]) for of in (trace.x_terms, trace.y_terms))
         # The wheel carries the dispersed light clockwise when its angle grows.
         turn = -np.deg2rad(self.wheel - self.wheel_reference)
         sin, cos = np.sin(turn), np.cos(turn)
-        return ax * cos - ay * sin, bx * cos - by * sin, ax * sin + ay * cos, bx * sin + by * cos
+        return x_of_t * cos - y_of_t * sin, x_of_t * sin + y_of_t * cos
 
     def position(self, order: int, x: float, y: float, wavelength: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Where light of ``wavelength`` [um] of a source with direct position (x, y) falls."""
-        ax, bx, ay, by = self.line(order, x, y)
+        x_of_t, y_of_t = self.offsets(order, x, y)
         t = (np.asarray(wavelength, float) - self.c0) / self.c1
-        return x + ax + bx * t, y + ay + by * t
+        return x + polyval(t, x_of_t), y + polyval(t, y_of_t)
 
 
 def disperse(
@@ -114,12 +119,11 @@ def disperse(
 
 
 def _disperse_source(image, source, x, y, weight, covariance, grism, order, passband):
-    ax, bx, ay, by = grism.line(order, x, y)
-    along, a, b = (x, ax, bx) if grism.axis == "x" else (y, ay, by)
-    across, c, d = (y, ay, by) if grism.axis == "x" else (x, ax, bx)
+    x_of_t, y_of_t = grism.offsets(order, x, y)
+    along, a_of_t, across, c_of_t = (x, x_of_t, y, y_of_t) if grism.axis == "x" else (y, y_of_t, x, x_of_t)
     margin = 10 * passband.edge
     t_ends = (np.array([passband.blue - margin, passband.red + margin]) - grism.c0) / grism.c1
-    first, last = np.sort(along + a + b * t_ends)
+    first, last = np.sort(along + polyval(t_ends, a_of_t))
     size = image.shape[1] if grism.axis == "x" else image.shape[0]
     radius = stamp_radius(covariance)
     if last < -radius or first > size + radius:
@@ -127,10 +131,10 @@ def _disperse_source(image, source, x, y, weight, covariance, grism, order, pass
     # Bin m is centred on the quarter-pixel m of the detector, so that its stamp needs no interpolation along the trace.
     bins = np.arange(int(np.floor(first * PHASES)), int(np.ceil(last * PHASES)) + 1)
     edges = (np.append(bins, bins[-1] + 1) - 0.5) / PHASES
-    wavelength = grism.c0 + grism.c1 * (edges - along - a) / b
-    electrons = bin_electrons(source, passband, order, wavelength)
+    wavelength = grism.c0 + grism.c1 * _solve(a_of_t, edges - along, t_ends)
+    electrons = bin_electrons(source, passband, order, wavelength, grism.efficiencies)
     centre = 0.5 * (wavelength[:-1] + wavelength[1:])
-    crossing = across + c + d * (centre - grism.c0) / grism.c1
+    crossing = across + polyval((centre - grism.c0) / grism.c1, c_of_t)
     stamps = np.zeros((PHASES, PHASES, 2 * radius + 3, 2 * radius + 3))
     for i in range(PHASES):
         for j in range(PHASES):
@@ -143,27 +147,50 @@ def _disperse_source(image, source, x, y, weight, covariance, grism, order, pass
 
 def _draw_line(image, spectral_line, x, y, weight, covariance, grism, order, passband):
     """A line is a stamp of its own at its exact place, widened along the trace by the width of the line."""
-    _, bx, _, by = grism.line(order, x, y)
+    t = (spectral_line.wavelength - grism.c0) / grism.c1
+    bx, by = (polyval(t, polyder(terms)) for terms in grism.offsets(order, x, y))
     sigma = spectral_line.fwhm / 2.3548200450309493 / grism.c1
     widened = covariance + sigma**2 * np.array([bx * bx, by * by, bx * by])
     at_x, at_y = grism.position(order, x, y, spectral_line.wavelength)
-    rate = line_rate(spectral_line.flux, spectral_line.wavelength, passband, order)
+    rate = line_rate(spectral_line.flux, spectral_line.wavelength, passband, order, grism.efficiencies)
     draw(image, rate, float(at_x), float(at_y), weight, widened)
 
 
-def bin_electrons(source: Source, passband: Passband, order: int, edges: np.ndarray) -> np.ndarray:
+def _solve(terms: np.ndarray, offsets: np.ndarray, t_ends: np.ndarray) -> np.ndarray:
+    """t at these offsets along a trace; a bent one is looked up between 20001 places from end to end."""
+    if terms.size == 2:
+        return (offsets - terms[0]) / terms[1]
+    t = np.linspace(*t_ends, 20_001)
+    places = polyval(t, terms)
+    rising = np.argsort(places)
+    return np.interp(offsets, places[rising], t[rising])
+
+
+def bin_electrons(
+    source: Source,
+    passband: Passband,
+    order: int,
+    edges: np.ndarray,
+    efficiencies: Mapping[int, tuple[float, float, float]] = GRISM_ORDERS,
+) -> np.ndarray:
     """Electrons per second of the continuum between successive ``edges`` [um], rising or falling."""
     # The bins of order 0 are wider than the edges of the passband: integrate finely, once, and take differences.
     wavelength = wavelengths(passband, step=0.00025)
-    density = source.continuum_flux(wavelength) * sensitivity(passband, wavelength, order)
+    density = source.continuum_flux(wavelength) * sensitivity(passband, wavelength, order, efficiencies)
     below = cumulative_trapezoid(density, wavelength, initial=0.0)
     return np.abs(np.diff(np.interp(edges, wavelength, below)))
 
 
-def line_rate(flux: float, wavelength: float, passband: Passband, order: int) -> float:
+def line_rate(
+    flux: float,
+    wavelength: float,
+    passband: Passband,
+    order: int,
+    efficiencies: Mapping[int, tuple[float, float, float]] = GRISM_ORDERS,
+) -> float:
     """Electrons per second of a line of ``flux`` [W m^-2] at ``wavelength`` [um]."""
     at = np.array([wavelength])
-    efficiency = passband.throughput(at)[0] * grism_efficiency(order, at)[0]
+    efficiency = passband.throughput(at)[0] * grism_efficiency(order, at, efficiencies)[0]
     return flux * COLLECTING_AREA * efficiency / (PLANCK * LIGHT / wavelength)
 
 

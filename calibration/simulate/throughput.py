@@ -8,6 +8,7 @@ with the collecting area A and the total throughput T. Values are of the right s
 "NIRCam filters", "MIRI filters and dispersers", "FGS imaging"), not measured ones.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,17 +49,24 @@ GUIDER = Passband("GUIDER", blue=0.8, red=4.6, edge=0.06, peak=0.50)
 GRISM_ORDERS = {0: (0.12, 2.3, 2.0), 1: (0.62, 1.5, 1.1), 2: (0.045, 1.9, 1.2), -1: (0.012, 2.1, 1.5)}
 
 
-def grism_efficiency(order: int, wavelength: np.ndarray) -> np.ndarray:
+def grism_efficiency(
+    order: int, wavelength: np.ndarray, efficiencies: Mapping[int, tuple[float, float, float]] = GRISM_ORDERS
+) -> np.ndarray:
     """Part of the light at ``wavelength`` [um] that the grism sends into ``order``."""
-    peak, centre, width = GRISM_ORDERS[order]
+    peak, centre, width = efficiencies[order]
     return peak * np.exp(-0.5 * ((wavelength - centre) / width) ** 2)
 
 
-def sensitivity(passband: Passband, wavelength: np.ndarray, order: int | None = None) -> np.ndarray:
+def sensitivity(
+    passband: Passband,
+    wavelength: np.ndarray,
+    order: int | None = None,
+    efficiencies: Mapping[int, tuple[float, float, float]] = GRISM_ORDERS,
+) -> np.ndarray:
     """Electrons per second, per um, per Jy at ``wavelength`` [um]; ``order`` None is the direct image."""
     total = passband.throughput(wavelength)
     if order is not None:
-        total = total * grism_efficiency(order, wavelength)
+        total = total * grism_efficiency(order, wavelength, efficiencies)
     return JANSKY * COLLECTING_AREA * total / (PLANCK * wavelength)
 
 

@@ -2,9 +2,15 @@
 
 The grism pipelines read it: they take the position, the corners of the box on the sky, the isophotal magnitude and
 whether the source is extended.
+
+The columns of the official catalogs stay as they are, with what they leave out: the isophote ends at the threshold and lacks
+the wings (of stars with the wings of a Moffat profile of power 2.5 it lacks 1 % where they are bright, 5 % where they are
+faint), and a circle holds the light of neighbours. After them come ours: the light in the ellipse of Kron, and
+``total_flux``, the light of the source as if it were alone: of a point source the largest circle, neighbours replaced by the
+opposite side, corrected for what is outside (within 1 % of what was put in, if the APCORR reference is that of the mosaic's
+pixels); of an extended one the ellipse of Kron, which lacks up to 4 % of an exponential disk.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +21,9 @@ from astropy.table import QTable
 from gwcs import WCS
 from photutils.segmentation import SegmentationImage, SourceCatalog
 
+from calibration.jit import kernel
 from calibration.sources.detect import Segments
+from calibration.sources.isophotes import Isophotes, measure_circles, measure_isophotes, measure_kron
 from calibration.sources.photometry import (
     Apertures,
     ab_magnitudes,
@@ -25,70 +33,94 @@ from calibration.sources.photometry import (
     star_statistics,
 )
 
+#: Bits of the column ``flags``.
+BLENDED, INCOMPLETE, CROWDED = 1, 2, 4
+FLAGS = (
+    "1: told apart from sources that it touches; 2: next to pixels without data or the edge; "
+    "4: another source in the largest aperture"
+)
+
 
 @dataclass(frozen=True)
 class Plane:
     """An image to measure.
 
-    ``data``, ``err`` and ``background`` (ny, nx) are in Jy per pixel; ``mask`` tells the pixels without data; position
-    angles are given where north is at the pixel ``reference`` (x, y), zero-based.
+    ``data``, ``err`` (ny, nx) are surface brightness, ``signal`` is the data less the background of the whole image, and
+    ``jansky`` the flux of a pixel of unit brightness [Jy]; ``mask`` tells the pixels without data; position angles are
+    given where north is at the pixel ``reference`` (x, y), zero-based.
     """
 
     data: np.ndarray
     err: np.ndarray
-    background: np.ndarray
+    signal: np.ndarray
     mask: np.ndarray
     wcs: WCS
     reference: tuple[float, float]
+    jansky: float
 
 
-def measure_sources(
-    plane: Plane,
-    segments: SegmentationImage | None,
-    smoothed: np.ndarray,
-    apertures: Apertures,
-    vega_offset: float,
-    fwhm: float,
-    star_thresholds: tuple[float, float],
-    options: Mapping[str, Any],
-) -> QTable:
+@dataclass(frozen=True)
+class Light:
+    """How the light of a source is measured.
+
+    Attributes
+    ----------
+    star_thresholds : (float, float)
+        A source is extended if the light in the second over that in the first circle, and in the third over the second,
+        are greater than these.
+    fwhm : float
+        Width of a point source [pixel].
+    neighbours : "correct", "mask" or "none"
+        How pixels of other sources count in the ellipse of Kron.
+    kron_params : (float, float, float)
+        The multiple of the radius of Kron; its least value in semi-axes; the least radius [pixel].
+    sky_width : int
+        Width of a ring for the background that is left under a source [pixel]; 0 for none.
+    """
+
+    star_thresholds: tuple[float, float]
+    fwhm: float
+    neighbours: str = "correct"
+    kron_params: tuple[float, float, float] = (2.5, 1.4, 0.0)
+    sky_width: int = 0
+
+
+def measure_sources(plane: Plane, segments: Segments, apertures: Apertures, vega_offset: float, light: Light) -> QTable:
     """Measure every source.
 
     Parameters
     ----------
     plane : Plane
-    segments : SegmentationImage or None
-        Which source each pixel belongs to; None if there is none.
-    smoothed : (ny, nx)
-        The image in which they were found.
+    segments : Segments
+        Which source each pixel belongs to.
     apertures : Apertures
     vega_offset : float
         AB less Vega magnitude [mag].
-    fwhm : float
-        Width of a point source [pixel].
-    star_thresholds : (float, float)
-        A source is extended if the light in the second over that in the first circle, and in the third over the second,
-        are greater than these.
-    options : mapping
-        ``local_bkg_width``, ``aperture_mask_method``, ``kron_params`` of photutils' SourceCatalog.
+    light : Light
 
     Returns
     -------
     QTable
-        Of length 0, with all columns, if there is no source.
+        The columns of the official catalogs, then ours; of length 0, with all columns, if there is no source.
     """
-    found = _isophotes(plane, segments, smoothed, options)
-    label, x, y = found["label"], found["x"], found["y"]
+    found = measure_isophotes(plane.signal, plane.err, segments.smoothed, segments.labels, segments.count, plane.mask)
+    jansky = plane.jansky
+    label, x, y = np.arange(1, segments.count + 1, dtype=np.int32), found.x, found.y
+    rest = _local_sky(plane, segments, light)
     sky, sky_err = ring_background(plane.data, x, y, apertures.sky_inner, apertures.sky_outer)
-    flux, flux_err = circle_fluxes(plane.data, plane.err, x, y, apertures.radii, sky)
+    flux, flux_err = (jansky * one for one in circle_fluxes(plane.data, plane.err, x, y, apertures.radii, sky))
     total, total_err = apertures.corrections[-1] * flux[-1], apertures.corrections[-1] * flux_err[-1]
+    isophote, isophote_err = jansky * (found.flux - found.area * rest), jansky * found.flux_err
+    kron = measure_kron(
+        plane.signal, plane.err, segments.labels, plane.mask, found, light.kron_params, light.neighbours, rest
+    )
 
     names = [f"aper{energy}" for energy in apertures.energies] + ["aper_total"]
     where = [f"within the {energy}% encircled energy circular aperture" for energy in apertures.energies]
     largest = f"based on the {apertures.energies[-1]}% encircled energy circular aperture; only for unresolved sources"
-    light = list(zip(names, [*flux, total], [*flux_err, total_err], [*where, largest], strict=True))
-    magnitudes = [ab_magnitudes(value, error) for _, value, error, _ in light]
-    isophotal, isophotal_err = ab_magnitudes(found["flux"], found["flux_err"])
+    measured = list(zip(names, [*flux, total], [*flux_err, total_err], [*where, largest], strict=True))
+    magnitudes = [ab_magnitudes(value, error) for _, value, error, _ in measured]
+    isophotal, isophotal_err = ab_magnitudes(isophote, isophote_err)
 
     table = QTable()
 
@@ -102,13 +134,13 @@ def measure_sources(
     add("xcentroid", x, "X pixel value of the source centroid (0 indexed)", ".4f")
     add("ycentroid", y, "Y pixel value of the source centroid (0 indexed)", ".4f")
     add("sky_centroid", _to_sky(plane.wcs, x, y), "ICRS Sky coordinate of the source centroid")
-    add("aper_bkg_flux", sky, "Sigma-clipped median background per pixel around the source", ".6e", units.Jy)
-    add("aper_bkg_flux_err", sky_err, "Standard error of that background", ".6e", units.Jy)
-    for name, value, error, text in light:
+    add("aper_bkg_flux", jansky * sky, "Sigma-clipped median background per pixel around the source", ".6e", units.Jy)
+    add("aper_bkg_flux_err", jansky * sky_err, "Standard error of that background", ".6e", units.Jy)
+    for name, value, error, text in measured:
         add(f"{name}_flux", value, f"Flux {text}", ".6e", units.Jy)
         add(f"{name}_flux_err", error, f"Flux error {text}", ".6e", units.Jy)
     for system, offset in (("AB", 0.0), ("Vega", vega_offset)):
-        for (name, _, _, text), (magnitude, error) in zip(light, magnitudes, strict=True):
+        for (name, _, _, text), (magnitude, error) in zip(measured, magnitudes, strict=True):
             column = f"{name}_{system.lower()}mag"
             add(column, magnitude - offset, f"{system} magnitude {text}", ".6f")
             add(f"{column}_err", error, f"{system} magnitude error {text}", ".6f")
@@ -119,36 +151,59 @@ def measure_sources(
         indices.append(ratio)
         first, second = apertures.energies[low], apertures.energies[high]
         add(f"CI_{second}_{first}", ratio, f"Concentration: aper{second}_flux / aper{first}_flux", ".4f")
-    extended = (indices[0] > star_thresholds[0]) & (indices[1] > star_thresholds[1])
-    sharpness, roundness = star_statistics(plane.data, x, y, fwhm)
+    extended = (indices[0] > light.star_thresholds[0]) & (indices[1] > light.star_thresholds[1])
+    sharpness, roundness = star_statistics(plane.data, x, y, light.fwhm)
     neighbour, distance = nearest_neighbours(x, y, label)
     add("is_extended", extended, "Flag indicating whether the source is extended")
     add("sharpness", sharpness, "The DAOFind source sharpness statistic", ".6f")
     add("roundness", roundness, "The DAOFind source roundness statistic", ".6f")
     add("nn_label", neighbour, "The label number of the nearest neighbor; -1 if there is none")
     add("nn_dist", distance, "The distance in pixels to the nearest neighbor", ".6f", units.pix)
-    add("isophotal_flux", found["flux"], "Isophotal flux", ".6e", units.Jy)
-    add("isophotal_flux_err", found["flux_err"], "Isophotal flux error", ".6e", units.Jy)
+    add("isophotal_flux", isophote, "Isophotal flux", ".6e", units.Jy)
+    add("isophotal_flux_err", isophote_err, "Isophotal flux error", ".6e", units.Jy)
     for system, offset in (("AB", 0.0), ("Vega", vega_offset)):
         add(f"isophotal_{system.lower()}mag", isophotal - offset, f"Isophotal {system} magnitude", ".6f")
         add(f"isophotal_{system.lower()}mag_err", isophotal_err, f"Isophotal {system} magnitude error", ".6f")
-    add("isophotal_area", found["area"], "Isophotal area", None, units.pix**2)
-    add("semimajor_sigma", found["major"], "1-sigma length along the major axis", ".6f", units.pix)
-    add("semiminor_sigma", found["minor"], "1-sigma length along the minor axis", ".6f", units.pix)
-    add("ellipticity", found["ellipticity"], "1 - minor / major axis", ".6f", units.dimensionless_unscaled)
-    add("orientation", found["orientation"], "Angle from the x-axis to the major axis", ".6f", units.deg)
+    orientation = np.degrees(found.orientation) % 360
+    add("isophotal_area", found.area.astype(float), "Isophotal area", None, units.pix**2)
+    add("semimajor_sigma", found.major, "1-sigma length along the major axis", ".6f", units.pix)
+    add("semiminor_sigma", found.minor, "1-sigma length along the minor axis", ".6f", units.pix)
+    add("ellipticity", 1 - found.minor / found.major, "1 - minor / major axis", ".6f", units.dimensionless_unscaled)
+    add("orientation", orientation, "Angle from the x-axis to the major axis", ".6f", units.deg)
     add(
         "sky_orientation",
-        _on_sky(plane, found["orientation"]),
+        _on_sky(plane, orientation),
         "Position angle of the major axis",
         ".6f",
         units.deg,
     )
-    corners = {"ll": ("x0", "y0"), "ul": ("x0", "y1"), "lr": ("x1", "y0"), "ur": ("x1", "y1")}
+    # As in the archive's catalogs, the box reaches one pixel beyond the last one of the source.
+    corners = {"ll": (found.x0, found.y0), "ul": (found.x0, found.y1 + 2)}
+    corners |= {"lr": (found.x1 + 2, found.y0), "ur": (found.x1 + 2, found.y1 + 2)}
     for name, (at_x, at_y) in corners.items():
         text = f"{'lower' if name[0] == 'l' else 'upper'}-{'left' if name[1] == 'l' else 'right'}"
-        sky_corner = _to_sky(plane.wcs, found[at_x], found[at_y])
-        add(f"sky_bbox_{name}", sky_corner, f"Sky coordinate of the {text} corner of the bounding box of the source")
+        corner = _to_sky(plane.wcs, at_x - 0.5, at_y - 0.5)
+        add(f"sky_bbox_{name}", corner, f"Sky coordinate of the {text} corner of the bounding box of the source")
+    alone = ring_background(plane.signal, x, y, apertures.sky_inner, apertures.sky_outer, segments.labels)[0]
+    alone = np.nan_to_num(alone)
+    star = measure_circles(plane.signal, plane.err, segments.labels, plane.mask, x, y, apertures.radii[-1], alone)
+    whole = [
+        jansky * np.where(extended, one, apertures.corrections[-1] * other)
+        for one, other in zip((kron.flux, kron.flux_err), star, strict=True)
+    ]
+    texts = {
+        "kron": ("in the Kron ellipse", [jansky * kron.flux, jansky * kron.flux_err]),
+        "total": ("of all light without the neighbours: largest aperture corrected, Kron ellipse if extended", whole),
+    }
+    for name, (text, (value, error)) in texts.items():
+        add(f"{name}_flux", value, f"Flux {text}", ".6e", units.Jy)
+        add(f"{name}_flux_err", error, f"Flux error {text}", ".6e", units.Jy)
+        magnitude, error = ab_magnitudes(value, error)
+        for system, offset in (("AB", 0.0), ("Vega", vega_offset)):
+            add(f"{name}_{system.lower()}mag", magnitude - offset, f"{system} magnitude {text}", ".6f")
+            add(f"{name}_{system.lower()}mag_err", error, f"{system} magnitude error {text}", ".6f")
+    add("kron_radius", kron.radius, "Semi-major axis of the Kron ellipse", ".4f", units.pix)
+    add("flags", _flags(plane, segments, found, apertures.radii[-1]), FLAGS)
     table.meta["aperture_params"] = {
         "aperture_ee": [int(energy) for energy in apertures.energies],
         "aperture_radii": [float(radius) for radius in apertures.radii],
@@ -164,49 +219,50 @@ def segment_positions(
     data: np.ndarray, segments: Segments, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Centroids x, y [zero-based pixel] and summed flux of the sources of a background-subtracted image."""
-    if segments.map is None:
-        return np.zeros(0), np.zeros(0), np.zeros(0)
-    sources = SourceCatalog(data, segments.map, convolved_data=segments.smoothed, mask=mask)
-    values = (sources.x_centroid, sources.y_centroid, sources.segment_flux)
-    x, y, flux = (np.atleast_1d(np.asarray(value, float)) for value in values)
-    return x, y, flux
+    found = measure_isophotes(data, None, segments.smoothed, segments.labels, segments.count, mask)
+    return found.x, found.y, found.flux
 
 
-def _isophotes(
-    plane: Plane, segments: SegmentationImage | None, smoothed: np.ndarray, options: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    if segments is None:
-        names = "x y flux flux_err area major minor ellipticity orientation x0 x1 y0 y1".split()
-        return {"label": np.zeros(0, np.int32), **{name: np.zeros(0) for name in names}}
-    sources = SourceCatalog(
-        plane.data - plane.background,
-        segments,
-        convolved_data=smoothed,
-        error=plane.err,
-        mask=plane.mask,
-        **options,
+def _local_sky(plane: Plane, segments: Segments, light: Light) -> np.ndarray:
+    """(nsources,) background per pixel in a ring of boxes around each source."""
+    if light.sky_width == 0 or segments.count == 0:
+        return np.zeros(segments.count)
+    around = SourceCatalog(
+        plane.signal, SegmentationImage(segments.labels), mask=plane.mask, local_bkg_width=light.sky_width
     )
+    return np.atleast_1d(around.local_background)
 
-    def plain(value: Any) -> np.ndarray:
-        return np.atleast_1d(np.asarray(getattr(value, "value", value), float))
 
-    return {
-        "label": np.atleast_1d(sources.labels).astype(np.int32),
-        "x": plain(sources.x_centroid),
-        "y": plain(sources.y_centroid),
-        "flux": plain(sources.segment_flux),
-        "flux_err": plain(sources.segment_flux_err),
-        "area": plain(sources.area),
-        "major": plain(sources.semimajor_axis),
-        "minor": plain(sources.semiminor_axis),
-        "ellipticity": plain(sources.ellipticity),
-        "orientation": plain(sources.orientation),
-        "x0": plain(sources.bbox_xmin) - 0.5,
-        # As in the archive's catalogs, the box reaches one pixel beyond the last one of the source.
-        "x1": plain(sources.bbox_xmax) + 1.5,
-        "y0": plain(sources.bbox_ymin) - 0.5,
-        "y1": plain(sources.bbox_ymax) + 1.5,
-    }
+def _flags(plane: Plane, segments: Segments, found: Isophotes, radius: float) -> np.ndarray:
+    flags = np.where(segments.parts > 1, BLENDED, 0).astype(np.int32)
+    _flag(segments.labels, plane.data, plane.mask, found.x, found.y, radius, flags)
+    return flags
+
+
+# s = source, j, y = row, i, x = column
+@kernel
+def _flag(labels, data, mask, x, y, radius, flags):
+    ny, nx = labels.shape
+    for j in range(ny):
+        for i in range(nx):
+            s = labels[j, i] - 1
+            if s < 0:
+                continue
+            if j == 0 or i == 0 or j == ny - 1 or i == nx - 1:
+                flags[s] |= INCOMPLETE
+                continue
+            for v in range(j - 1, j + 2):
+                for u in range(i - 1, i + 2):
+                    if mask[v, u] or not np.isfinite(data[v, u]):
+                        flags[s] |= INCOMPLETE
+    for s in range(len(x)):
+        if not (np.isfinite(x[s]) and np.isfinite(y[s])):
+            continue
+        for j in range(max(0, int(np.ceil(y[s] - radius))), min(ny, int(y[s] + radius) + 1)):
+            for i in range(max(0, int(np.ceil(x[s] - radius))), min(nx, int(x[s] + radius) + 1)):
+                near = (i - x[s]) ** 2 + (j - y[s]) ** 2 <= radius * radius
+                if near and labels[j, i] != 0 and labels[j, i] != s + 1:
+                    flags[s] |= CROWDED
 
 
 def _to_sky(wcs: WCS, x: np.ndarray, y: np.ndarray) -> SkyCoord:

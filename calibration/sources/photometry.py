@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from astropy.stats import gaussian_fwhm_to_sigma
-from photutils.aperture import CircularAperture, aperture_photometry
-from scipy.ndimage import convolve
 from scipy.spatial import KDTree
 
 from calibration.jit import kernel
@@ -46,7 +44,9 @@ class Apertures:
     sky_outer: float
 
 
-def ring_background(data: np.ndarray, x: np.ndarray, y: np.ndarray, inner: float, outer: float) -> np.ndarray:
+def ring_background(
+    data: np.ndarray, x: np.ndarray, y: np.ndarray, inner: float, outer: float, labels: np.ndarray | None = None
+) -> np.ndarray:
     """The median in a ring around each source, without outliers (3 sigma, at most five rounds), and its standard error.
 
     Parameters
@@ -57,6 +57,8 @@ def ring_background(data: np.ndarray, x: np.ndarray, y: np.ndarray, inner: float
         Zero-based pixel.
     inner, outer : float
         A pixel belongs to the ring if its centre does [pixel].
+    labels : (ny, nx) int32, optional
+        Pixels of sources, not 0, do not belong to a ring.
 
     Returns
     -------
@@ -64,13 +66,14 @@ def ring_background(data: np.ndarray, x: np.ndarray, y: np.ndarray, inner: float
         Median per pixel and its error, sqrt(pi / 2n) sigma; NaN where the ring has no data.
     """
     result = np.full((2, len(x)), np.nan)
-    _ring(np.ascontiguousarray(data, np.float64), np.asarray(x, float), np.asarray(y, float), inner, outer, result)
+    sources = np.zeros((0, 0), np.int32) if labels is None else labels
+    _ring(data, sources, np.asarray(x, float), np.asarray(y, float), inner, outer, result)
     return result
 
 
 # s = source, j = row, i = column
 @kernel
-def _ring(data, x, y, inner, outer, result):
+def _ring(data, labels, x, y, inner, outer, result):
     ny, nx = data.shape
     side = 2 * int(outer) + 3
     values = np.empty(side * side)
@@ -81,7 +84,8 @@ def _ring(data, x, y, inner, outer, result):
         for j in range(max(0, int(y[s] - outer)), min(ny, int(y[s] + outer) + 2)):
             for i in range(max(0, int(x[s] - outer)), min(nx, int(x[s] + outer) + 2)):
                 r2 = (i - x[s]) ** 2 + (j - y[s]) ** 2
-                if r2 < outer * outer and r2 >= inner * inner and np.isfinite(data[j, i]):
+                free = labels.size == 0 or labels[j, i] == 0
+                if r2 < outer * outer and r2 >= inner * inner and np.isfinite(data[j, i]) and free:
                     values[n] = data[j, i]
                     n += 1
         for _ in range(5):
@@ -122,15 +126,58 @@ def circle_fluxes(
     flux, flux_err : (nradii, nsources) float64
         NaN where a pixel of the circle has no data.
     """
-    if len(x) == 0:
-        return np.zeros((len(radii), 0)), np.zeros((len(radii), 0))
-    at = np.column_stack([x, y])
-    # A source without a position is measured far away, where there is nothing.
-    at[~np.isfinite(at).all(axis=1)] = -1000.0
-    circles = [CircularAperture(at, radius) for radius in radii]
-    table = aperture_photometry(data, circles, error=err)
-    flux = np.array([table[f"aperture_sum_{k}"] - sky * circle.area for k, circle in enumerate(circles)])
-    return flux, np.array([table[f"aperture_sum_err_{k}"] for k in range(len(circles))])
+    shape = (len(radii), len(x))
+    flux, variance = np.full(shape, np.nan), np.full(shape, np.nan)
+    at = np.asarray(x, float), np.asarray(y, float)
+    _circles(data, err, *at, np.asarray(radii, float), np.asarray(sky, float), flux, variance)
+    return flux, np.sqrt(variance)
+
+
+# s = source, k = circle, j = row, i = column
+@kernel
+def _circles(data, err, x, y, radii, sky, flux, variance):
+    ny, nx = data.shape
+    for s in range(len(x)):
+        if not (np.isfinite(x[s]) and np.isfinite(y[s])):
+            continue
+        for k in range(len(radii)):
+            r, light, noise, n = radii[k], 0.0, 0.0, 0
+            for j in range(max(0, int(np.ceil(y[s] - r - 0.5))), min(ny, int(y[s] + r + 0.5) + 1)):
+                for i in range(max(0, int(np.ceil(x[s] - r - 0.5))), min(nx, int(x[s] + r + 0.5) + 1)):
+                    share = _share_in_circle(abs(i - x[s]), abs(j - y[s]), r)
+                    if share > 0:
+                        light += share * data[j, i]
+                        noise += share * err[j, i] ** 2
+                        n += 1
+            if n > 0:
+                flux[k, s], variance[k, s] = light - sky[s] * np.pi * r * r, noise
+
+
+@kernel
+def _share_in_circle(dx, dy, r):
+    """The share of a pixel at this distance that lies in the circle, exactly."""
+    if (dx + 0.5) ** 2 + (dy + 0.5) ** 2 <= r * r:
+        return 1.0
+    if max(dx - 0.5, 0.0) ** 2 + max(dy - 0.5, 0.0) ** 2 >= r * r:
+        return 0.0
+    share = _corner(dx + 0.5, dy + 0.5, r) - _corner(dx - 0.5, dy + 0.5, r)
+    return share - _corner(dx + 0.5, dy - 0.5, r) + _corner(dx - 0.5, dy - 0.5, r)
+
+
+@kernel
+def _corner(x, y, r):
+    """The area of the circle between the axes and the lines at x and y; odd in both."""
+    sign = (1.0 if x > 0 else -1.0) * (1.0 if y > 0 else -1.0)
+    x, y = min(abs(x), r), min(abs(y), r)
+    # Up to here the line at y is inside the circle.
+    start = min(x, np.sqrt(r * r - y * y))
+    return sign * (y * start + _under(x, r) - _under(start, r))
+
+
+@kernel
+def _under(x, r):
+    """The integral of sqrt(r^2 - x^2)."""
+    return 0.5 * (x * np.sqrt(max(r * r - x * x, 0.0)) + r * r * np.arcsin(min(x / r, 1.0)))
 
 
 def ab_magnitudes(flux: np.ndarray, flux_err: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -175,31 +222,41 @@ def star_statistics(data: np.ndarray, x: np.ndarray, y: np.ndarray, fwhm: float)
     count = inside.sum()
     shape = inside * (profile - profile.sum() / count) / ((profile**2).sum() - profile.sum() ** 2 / count)
 
-    fitted = _cutouts(convolve(data, shape, mode="constant", cval=0.0), x, y, half)
-    raw = _cutouts(data, x, y, half)
-    peak = raw[:, half, half]
-    around = ((raw * inside).sum(axis=(1, 2)) - peak) / (count - 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sharpness = (peak - around) / fitted[:, half, half]
-    fitted[:, half, half] = 0
-    # The quadrants, each with the axis that leads into it.
-    right = fitted[:, : half + 1, half + 1 :].sum(axis=(1, 2))
-    upper = fitted[:, :half, : half + 1].sum(axis=(1, 2))
-    left = fitted[:, half:, :half].sum(axis=(1, 2))
-    lower = fitted[:, half + 1 :, half:].sum(axis=(1, 2))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        roundness = 2 * (upper + lower - right - left) / np.abs(fitted).sum(axis=(1, 2))
-    return sharpness, roundness.astype(np.float32)
+    result = np.full((2, len(x)), np.nan)
+    _statistics(data, np.asarray(x, float), np.asarray(y, float), inside, shape, result)
+    return result[0], result[1].astype(np.float32)
 
 
-def _cutouts(image: np.ndarray, x: np.ndarray, y: np.ndarray, half: int) -> np.ndarray:
-    """(nsources, 2 half + 1, 2 half + 1) around each source; 0 outside the image."""
-    padded = np.pad(np.asarray(image, float), half + 1)
-    ny, nx = image.shape
-    # Round half up, and let a source without a position look at the empty border.
-    i = np.clip(np.floor(np.nan_to_num(x, nan=-1e3) + 0.5).astype(int), -1 - half, nx + half) + half + 1
-    j = np.clip(np.floor(np.nan_to_num(y, nan=-1e3) + 0.5).astype(int), -1 - half, ny + half) + half + 1
-    step = np.arange(-half, half + 1)
-    rows, columns = (j[:, None] + step)[:, :, None], (i[:, None] + step)[:, None, :]
-    inside = (rows >= 0) & (rows < padded.shape[0]) & (columns >= 0) & (columns < padded.shape[1])
-    return np.where(inside, padded[rows.clip(0, padded.shape[0] - 1), columns.clip(0, padded.shape[1] - 1)], 0.0)
+# s = source, j, i = offset from the source, l, k = offset in the kernel
+@kernel
+def _statistics(data, x, y, inside, shape, result):
+    ny, nx = data.shape
+    half = len(shape) // 2
+    fitted = np.empty(shape.shape)
+    for s in range(len(x)):
+        # A source without a position looks at the empty border.
+        known = np.isfinite(x[s]) and np.isfinite(y[s])
+        ys, xs = (int(np.floor(y[s] + 0.5)), int(np.floor(x[s] + 0.5))) if known else (-1000, -1000)
+        around, peak = 0.0, 0.0
+        for j in range(-half, half + 1):
+            for i in range(-half, half + 1):
+                total = 0.0
+                # The fitted image ends where the data do.
+                if 0 <= ys + j < ny and 0 <= xs + i < nx:
+                    value = data[ys + j, xs + i]
+                    if j == 0 and i == 0:
+                        peak = value
+                    else:
+                        # A NaN anywhere in the cutout makes the sharpness unknown, as in the official catalogs.
+                        around += value * inside[half + j, half + i]
+                    for l in range(-half, half + 1):
+                        for k in range(-half, half + 1):
+                            if 0 <= ys + j + l < ny and 0 <= xs + i + k < nx:
+                                total += shape[half + l, half + k] * data[ys + j + l, xs + i + k]
+                fitted[half + j, half + i] = total
+        result[0, s] = (peak - around / (inside.sum() - 1)) / fitted[half, half]
+        fitted[half, half] = 0.0
+        # The quadrants, each with the axis that leads into it.
+        right, upper = fitted[: half + 1, half + 1 :].sum(), fitted[:half, : half + 1].sum()
+        left, lower = fitted[half:, :half].sum(), fitted[half + 1 :, half:].sum()
+        result[1, s] = 2 * (upper + lower - right - left) / np.abs(fitted).sum()

@@ -99,12 +99,23 @@ def filter_offset(rows: Iterable[Mapping[str, Any]], filter_: str, pupil: str | 
     """The shift (x, y) [pixel] of a filter and pupil in the rows of a filteroffset reference; None where it has none.
 
     A row without a pupil (MIRI has no pupil wheel) holds for all of them.
+
+    Raises
+    ------
+    ValueError
+        If rows for the same filter and pupil contradict each other.
     """
+    found = set()
     for row in rows:
         if row["filter"] == filter_ and (row.get("pupil") or "N/A") in ("N/A", pupil):
             x, y = row.get("column_offset", "N/A"), row.get("row_offset", "N/A")
-            return None if "N/A" in (x, y) else (float(x), float(y))
-    return None
+            found.add(None if "N/A" in (x, y) else (float(x), float(y)))
+    if len(found) > 1:
+        raise ValueError(
+            f"expected one shift of filter {filter_} and pupil {pupil} in the filteroffset reference, but it has "
+            f"{len(found)}; use another reference file"
+        )
+    return found.pop() if found else None
 
 
 def pixel_box(wcs: WCS, shape: tuple[int, int]) -> tuple[Interval, Interval]:
@@ -161,6 +172,7 @@ def sip_keywords(
     with warnings.catch_warnings():
         # The errors that remain say it better.
         warnings.filterwarnings("ignore", "Failed to achieve requested SIP", LinAlgWarning)
+        warnings.filterwarnings("ignore", "Double sampling check FAILED", UserWarning)
         header = wcs.to_fits_sip(
             max_pix_error=max_error,
             degree=list(degrees),

@@ -14,9 +14,9 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -129,7 +129,12 @@ def plain(node: Any) -> Any:
 
 
 def write_fits(
-    path: str | Path, model: str, header: Header, hdus: Sequence[Hdu], tree: Mapping[str, Any] | None = None
+    path: str | Path,
+    model: str,
+    header: Header,
+    hdus: Sequence[Hdu],
+    tree: Mapping[str, Any] | None = None,
+    finish: Callable[[bytes], bytes] | None = None,
 ) -> None:
     """Write one product file.
 
@@ -146,6 +151,8 @@ def write_fits(
         empty one is made at the end, as the archive's files have it.
     tree : mapping
         More for the ASDF extension, such as ``{"meta": {"wcs": ...}}``.
+    finish : callable
+        Makes the content of the ASDF extension what it is to be, out of what the library made.
     """
     header = header.set(DATE=date_of_writing(), FILENAME=Path(path).name, DATAMODL=model)
     primary = fits.PrimaryHDU()
@@ -157,17 +164,22 @@ def write_fits(
     with Path(path).open("wb") as stream:
         _write_hdu(stream, primary, None)
         for hdu in hdus:
-            made = _make_hdu(hdu)
-            if hdu.name == "SCI" and sci_cards:
-                _extend(made.header, sci_cards)
+            cards = [*sci_cards, *hdu.cards] if hdu.name == "SCI" else list(hdu.cards)
+            if hdu.name == "SCI":
                 sci_cards = []
-            _extend(made.header, hdu.cards)
+            if hdu.data is not None and not hdu.data.dtype.names and (text := _image_header(hdu, cards)) is not None:
+                stream.write(text)
+                _write_image(stream, hdu.data)
+                continue
+            made = _make_hdu(hdu)
+            _extend(made.header, cards)
             _write_hdu(stream, made, hdu.data)
         if sci_cards:
             made = fits.ImageHDU(name="SCI")
             _extend(made.header, sci_cards)
             _write_hdu(stream, made, None)
-        _write_hdu(stream, _asdf_hdu(_with_origin(tree or {})), None)
+        content = _asdf_content(_with_origin(tree or {}))
+        _write_hdu(stream, _asdf_hdu(content if finish is None else finish(content)), None)
 
 
 def _write_hdu(stream: IO[bytes], hdu: Any, data: np.ndarray | Stored | None) -> None:
@@ -179,8 +191,11 @@ def _write_hdu(stream: IO[bytes], hdu: Any, data: np.ndarray | Stored | None) ->
         stream.write(buffer.getbuffer()[_BLOCK:])
         return
     stream.write(hdu.header.tostring().encode("ascii"))
-    if data is None:
-        return
+    if data is not None:
+        _write_image(stream, data)
+
+
+def _write_image(stream: IO[bytes], data: np.ndarray | Stored) -> None:
     written = 0
     for piece in _pieces(data):
         swapped = piece.astype(piece.dtype.newbyteorder(">"))
@@ -225,6 +240,40 @@ def _make_hdu(hdu: Hdu) -> fits.ImageHDU | fits.BinTableHDU:
     return made
 
 
+def _image_header(hdu: Hdu, cards: Sequence[tuple]) -> bytes | None:
+    """The header of an image as the library writes it, which takes ten times as long: the rule is hundreds of slits.
+
+    None where a card is one of those that every image has, or stands twice.
+    """
+    start, places = _image_start(hdu.name, str(hdu.data.dtype), len(hdu.data.shape))  # type: ignore[union-attr]
+    keywords = [card[0] for card in cards if card[0]]
+    if len(set(keywords)) < len(keywords) or not places.keys().isdisjoint(keywords):
+        return None
+    lines = list(start)
+    for axis, length in enumerate(reversed(hdu.data.shape), start=1):  # type: ignore[union-attr]
+        lines[places[f"NAXIS{axis}"]] = f"NAXIS{axis:<3d}= {length:20d}".ljust(80)
+    lines[places["EXTVER"]] = f"EXTVER  = {hdu.ver:20d}{lines[places['EXTVER']][30:]}"
+    text = "".join(lines) + "".join(_card_text(*card) for card in cards) + "END".ljust(80)
+    return text.ljust(-(-len(text) // _BLOCK) * _BLOCK).encode("ascii")
+
+
+@cache
+def _image_start(name: str, dtype: str, naxis: int) -> tuple[tuple[str, ...], Mapping[str, int]]:
+    """The cards that every image has, and where each keyword stands among them."""
+    made = fits.ImageHDU(np.broadcast_to(np.dtype(dtype).type(0), (1,) * naxis), name=name, ver=2)
+    made.verify("exception")
+    return tuple(card.image for card in made.header.cards), {key: k for k, key in enumerate(made.header)}
+
+
+@lru_cache(1000, typed=True)
+def _card_text(keyword: str, value: Any, *comment: str) -> str:
+    made = fits.Header()
+    _extend(made, [(keyword, value, *comment)])
+    card = made.cards[0]
+    card.verify("exception")
+    return str(card.image)
+
+
 def _extend(header: fits.Header, cards: Sequence[tuple]) -> None:
     for keyword, value, *comment in cards:
         if keyword and keyword in header:
@@ -237,16 +286,18 @@ def _extend(header: fits.Header, cards: Sequence[tuple]) -> None:
             header.append(("", value), end=True)
 
 
-def _asdf_hdu(tree: Mapping[str, Any]) -> fits.BinTableHDU:
+def _asdf_content(tree: Mapping[str, Any]) -> bytes:
     if _is_plain(tree):
         # The library takes a second to get ready, which plain values do not need.
-        content = _ASDF_START + yaml.dump(tree, Dumper=yaml.CSafeDumper, encoding="utf-8") + b"...\n"
-    else:
-        import asdf
+        return _ASDF_START + yaml.dump(tree, Dumper=yaml.CSafeDumper, encoding="utf-8") + b"...\n"
+    import asdf
 
-        buffer = io.BytesIO()
-        asdf.AsdfFile(dict(tree)).write_to(buffer)
-        content = _sort_extensions(buffer.getvalue())
+    buffer = io.BytesIO()
+    asdf.AsdfFile(dict(tree)).write_to(buffer)
+    return _sort_extensions(buffer.getvalue())
+
+
+def _asdf_hdu(content: bytes) -> fits.BinTableHDU:
     data = np.frombuffer(content, np.uint8)[None, :]
     column = fits.Column(name="ASDF_METADATA", format=f"{data.shape[1]}B", array=data)
     return fits.BinTableHDU.from_columns([column], name="ASDF")

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from infra.products.direct_image import read_direct_image
 from infra.products.header import ProductError
-from infra.products.image import glance_at_image
 
 
 def read_grid(path: str | Path) -> Any:
@@ -14,7 +14,7 @@ def read_grid(path: str | Path) -> Any:
     ----------
     path : path
         An ASDF file with ``wcs`` in its tree, and ``pixel_shape`` or ``array_shape`` beside it where the WCS has none; or a
-        mosaic, whose grid it is.
+        mosaic, whose grid it is: one of ours, or of another telescope with a plain FITS WCS.
 
     Raises
     ------
@@ -23,9 +23,9 @@ def read_grid(path: str | Path) -> Any:
     """
     path = Path(path)
     if path.suffix != ".asdf":
-        image = glance_at_image(path)
-        if image.wcs is None or len(image.data.shape) != 2:
-            raise ProductError(f"{path.name}: expected a mosaic with a WCS, whose grid is to be used; give an _i2d")
+        image = read_direct_image(path)
+        if image.data.ndim != 2:
+            raise ProductError(f"{path.name}: expected a mosaic, whose grid is to be used; give an _i2d")
         image.wcs.pixel_shape = image.data.shape[::-1]
         return image.wcs
     import asdf

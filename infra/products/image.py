@@ -2,9 +2,8 @@
 
 import io
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +141,7 @@ def read_image(path: str | Path) -> Image:
     return _image_of(read_fits(path))
 
 
-def glance_at_image(path: str | Path, opened: Callable[[], AbstractContextManager[Any]] | None = None) -> Image:
+def glance_at_image(path: str | Path, opened: Callable[[], AbstractContextManager[str]]) -> Image:
     """An image whose planes wait on disk, with all the rest: header, WCS, tables.
 
     ``opened`` gives the path of the file whenever planes are read. Of a file that is compressed nothing waits.
@@ -155,7 +154,7 @@ def glance_at_image(path: str | Path, opened: Callable[[], AbstractContextManage
             return read_image(path)
 
     def read(names: frozenset[str]) -> dict[str, np.ndarray]:
-        with (opened or partial(nullcontext, path))() as copy, Path(copy).open("rb") as stream:
+        with opened() as copy, Path(copy).open("rb") as stream:
             return {name: replace(planes[name].place, stream=stream).read(dtype=planes[name].dtype) for name in names}
 
     return image.with_(source=read)

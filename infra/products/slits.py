@@ -1,22 +1,67 @@
 """``SlitSet``: the cutouts of one exposure, one per source and order, with their file ``_cal``.
 
 The file has SCI, DQ, ERR, WAVELENGTH and variances per slit, told apart by EXTVER, the keywords of a slit in its SCI
-header and its WCS in the ASDF extension. Hundreds of slits are the rule, so that none is validated on its own, the WCS are
-made when they are asked for, and those of one exposure share their transforms, in memory and in the file.
+header and its WCS in the ASDF extension. Hundreds of slits are the rule and thousands occur, so that none is validated on
+its own, the WCS are made when they are asked for, and those of one exposure share their transforms, in memory and in the
+file. There, to make the entries of all slits by the library takes 30 ms for each: where they differ by numbers alone it
+makes one, and the others are copies of its text with their own numbers. Such a file says so (``one_exposure``), and is read
+without its copies: the numbers stand in the headers, too.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import asdf
 import numpy as np
+from yaml.representer import SafeRepresenter  # type: ignore[import-untyped]
 
+from calibration.wcs.grism import exposure_wcs, slit_wcs
 from infra.products.fits import Contents, Hdu, read_fits, write_fits
 from infra.products.header import Header, ProductError, format_cards, parse_cards
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What was dispersed as a whole: its WCS, which those of its slits share."""
+
+    wcs: Any
+
+
+@dataclass(frozen=True)
+class _StoredExposure:
+    """The same, in the file of the slits; read when it is asked for."""
+
+    contents: Contents
+
+    @cached_property
+    def wcs(self) -> Any:
+        return exposure_wcs(_read_wcs(self.contents, 0))
+
+
+@dataclass(frozen=True)
+class SlitWcs:
+    """Makes the WCS of a slit out of that of its exposure, with the numbers of `calibration.wcs.grism.slit_wcs`."""
+
+    exposure: Exposure | _StoredExposure
+    x: int
+    y: int
+    shape: tuple[int, int]
+    direct: tuple[float, float]
+    order: int
+
+    def __call__(self) -> Any:
+        return slit_wcs(self.exposure.wcs, self.x, self.y, self.shape, self.direct, self.order)
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """All that is its own, in a fixed order."""
+        return (self.x, self.y, *self.shape, *self.direct, self.order)
 
 
 @dataclass(frozen=True)
@@ -86,11 +131,14 @@ class SlitSet:
         In the order of the file: sources brightest first.
     recipe : mapping
         What the steps did.
+    side : mapping
+        Products that steps made beside this one on request, suffix -> product; they get files of their own.
     """
 
     header: Header
     slits: tuple[Slit, ...]
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    side: Mapping[str, Any] = field(default_factory=dict)
 
     with_ = replace
 
@@ -146,6 +194,10 @@ def read_slits(path: str | Path) -> SlitSet:
     with asdf.config_context() as config:
         config.validate_on_read = False
         contents = read_fits(path)
+    exposure = None
+    if _ONE_EXPOSURE in contents.extension:
+        contents = replace(contents, extension=_first_entry(contents.extension))
+        exposure = _StoredExposure(contents)
     numbers = sorted(ver for extname, ver in contents.arrays if extname == "SCI")
     model = contents.header.get("DATAMODL")
     if model not in ("MultiSlitModel", "SlitModel") or (not numbers and model != "MultiSlitModel"):
@@ -154,10 +206,10 @@ def read_slits(path: str | Path) -> SlitSet:
             "product of a grism exposure"
         )
     header, _ = split_header(contents.header)
-    return SlitSet(header, tuple(_read_slit(contents, ver) for ver in numbers), contents.recipe)
+    return SlitSet(header, tuple(_read_slit(contents, ver, exposure) for ver in numbers), contents.recipe)
 
 
-def _read_slit(contents: Contents, ver: int) -> Slit:
+def _read_slit(contents: Contents, ver: int, exposure: _StoredExposure | None) -> Slit:
     planes = {}
     for name, (extname, dtype) in _PLANES.items():
         array = contents.get(extname, ver)
@@ -167,7 +219,11 @@ def _read_slit(contents: Contents, ver: int) -> Slit:
         raise ProductError(f"{contents.name}: slit {ver} has no {', '.join(missing)}; make the file again")
     _, header = split_header(parse_cards({"SCI": contents.cards["SCI", ver]}))
     extended = header["SRCTYPE"] == "EXTENDED" if "SRCTYPE" in header else None
-    return Slit(header=header, extended=extended, make_wcs=functools.partial(_read_wcs, contents, ver - 1), **planes)
+    make_wcs: Callable[[], Any] = functools.partial(_read_wcs, contents, ver - 1)
+    if exposure is not None:
+        x, y, *direct, order = header.require("SLTSTRT1", "SLTSTRT2", "SRCXPOS", "SRCYPOS", "SPORDER")
+        make_wcs = SlitWcs(exposure, x - 1, y - 1, planes["data"].shape, tuple(direct), order)
+    return Slit(header=header, extended=extended, make_wcs=make_wcs, **planes)
 
 
 def _read_wcs(contents: Contents, index: int) -> Any:
@@ -192,7 +248,6 @@ def write_slits(slits: SlitSet, path: str | Path) -> None:
     """Write the slits of one exposure."""
     header, _ = split_header(slits.header)
     hdus: list[Hdu] = []
-    entries = []
     for ver, slit in enumerate(slits.slits, start=1):
         for name, (extname, dtype) in _PLANES.items():
             array = getattr(slit, name)
@@ -204,8 +259,83 @@ def write_slits(slits: SlitSet, path: str | Path) -> None:
             elif name == "err" and "BUNIT" in slit.header:
                 cards = [("BUNIT", slit.header["BUNIT"], "physical units of the error array values")]
             hdus.append(Hdu(extname, np.asarray(array, dtype), ver, cards))
-        entry: dict[str, Any] = {"meta": {"wcs": slit.wcs, "model_type": "SlitModel"}}
-        if slit.extended is not None:
-            entry["is_extended"] = slit.extended
-        entries.append(entry)
-    write_fits(path, "MultiSlitModel", header, hdus, {"slits": entries, "calweave": {"recipe": dict(slits.recipe)}})
+    ours: dict[str, Any] = {"recipe": dict(slits.recipe)}
+    if _of_one_exposure(slits.slits):
+        first = slits.slits[0]
+        pattern = first.with_(make_wcs=replace(first.make_wcs, **_PATTERN))
+        tree = {"slits": [_entry(first), _entry(pattern)], "calweave": ours | {"one_exposure": True}}
+        write_fits(path, "MultiSlitModel", header, hdus, tree, functools.partial(_copy_entries, slits=slits.slits[1:]))
+    else:
+        entries = [_entry(slit) for slit in slits.slits]
+        write_fits(path, "MultiSlitModel", header, hdus, {"slits": entries, "calweave": ours})
+
+
+def _entry(slit: Slit) -> dict[str, Any]:
+    entry: dict[str, Any] = {"meta": {"wcs": slit.wcs, "model_type": "SlitModel"}}
+    return entry if slit.extended is None else {"is_extended": slit.extended, **entry}
+
+
+def _of_one_exposure(slits: Sequence[Slit]) -> bool:
+    """Whether the entries of the slits differ by numbers alone, and those stand in their headers, too."""
+    return len(slits) > 1 and all(
+        isinstance(slit.make_wcs, SlitWcs)
+        and slit.make_wcs.exposure is slits[0].make_wcs.exposure  # type: ignore[union-attr]
+        and (slit.extended is None) == (slits[0].extended is None)
+        and slit.make_wcs.numbers == _numbers_of(slit)
+        for slit in slits
+    )
+
+
+def _numbers_of(slit: Slit) -> tuple[Any, ...]:
+    keys = ("SLTSTRT1", "SLTSTRT2", "SRCXPOS", "SRCYPOS", "SPORDER")
+    x, y, *direct, order = (slit.header.get(key, np.nan) for key in keys)
+    return (x - 1, y - 1, *slit.data.shape, *direct, order)
+
+
+#: The numbers of the entry that is copied: as no slit has them, and each as it stands in the text.
+_PATTERN: dict[str, Any] = {
+    "x": -100001,
+    "y": -100002,
+    "shape": (100003, 100004),
+    "direct": (100005.25, 100006.25),
+    "order": -100007,
+}
+_IN_TEXT = ("-100001.0", "-100002.0", "100002.5", "100003.5", "100005.25", "100006.25", "-100007.0")
+_ONE_EXPOSURE = b"one_exposure: true"
+_ENTRIES = re.compile(rb"(?<=\nslits:\n)(- .*\n(?:  .*\n)*)((?:- .*\n(?:  .*\n)*)*)")
+_BLOCK_INDEX = re.compile(rb"#ASDF BLOCK INDEX\n.*\Z", re.DOTALL)
+
+
+def _copy_entries(content: bytes, slits: Sequence[Slit]) -> bytes:
+    """An ASDF file whose second entry is the pattern, with the entries of ``slits`` in its place."""
+    found = _ENTRIES.search(content)
+    if found is None:
+        raise RuntimeError("the ASDF extension has no entries of slits where they are expected")
+    text = found.group(2).decode()
+    parts = re.split("|".join(map(re.escape, _IN_TEXT)), text)
+    order = [_IN_TEXT.index(number) for number in re.findall("|".join(map(re.escape, _IN_TEXT)), text)]
+    if set(order) != set(range(len(_IN_TEXT))):
+        raise RuntimeError("the entry of a slit in the ASDF extension has not the numbers that are expected")
+    copies = []
+    for slit in slits:
+        x, y, ny, nx, *rest = map(float, slit.make_wcs.numbers)  # type: ignore[union-attr]
+        numbers = [_as_yaml(number) for number in (x, y, ny - 0.5, nx - 0.5, *rest)]
+        copy = "".join(part + numbers[k] for part, k in zip(parts, order, strict=False)) + parts[-1]
+        copies.append(re.sub("(?<=is_extended: )[a-z]+", str(slit.extended).lower(), copy, count=1))
+    # The index of the binary blocks tells where they were; without it they are looked for.
+    return content[: found.start(2)] + "".join(copies).encode() + _BLOCK_INDEX.sub(b"", content[found.end(2) :])
+
+
+def _first_entry(content: bytes) -> bytes:
+    """The ASDF file without the entries that are copies of the first."""
+    found = _ENTRIES.search(content)
+    if found is None:
+        return content
+    return content[: found.start(2)] + _BLOCK_INDEX.sub(b"", content[found.end(2) :])
+
+
+def _as_yaml(number: float) -> str:
+    return str(_REPRESENTER.represent_float(number).value)
+
+
+_REPRESENTER = SafeRepresenter()

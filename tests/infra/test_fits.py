@@ -94,6 +94,20 @@ def test_a_long_comment_is_cut_and_not_warned_about(tmp_path):
     assert read_header(tmp_path / "a.fits")["PROP_DEC"] == 28.384038888888889
 
 
+@pytest.mark.parametrize("shape", [(5,), (3, 4), (2, 3, 4, 5)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.uint16, np.uint32, np.int16])
+def test_the_header_of_an_image_is_the_one_that_the_library_writes(tmp_path, shape, dtype):
+    cards = [
+        ("SLTNAME", "7", "name of the slit"), ("SRCXPOS", 1e-7, "c" * 47), ("LONG", "x" * 150),
+        ("", "a remark"), ("ONE", 1, ""), ("TRUE", True, ""), ("FLOAT", 1.0), ("NOTHING", None, "not known"),
+    ]  # fmt: skip
+    write_fits(tmp_path / "a.fits", "ImageModel", HEADER, [Hdu("WEIGHT", np.zeros(shape, dtype), 700, cards)])
+    made = fits.ImageHDU(np.zeros(shape, dtype), name="WEIGHT", ver=700)
+    for keyword, value, *comment in cards:
+        made.header.append((keyword, value, *comment), end=True)
+    assert made.header.tostring().encode() in (tmp_path / "a.fits").read_bytes()
+
+
 def test_unsigned_table_columns_survive(tmp_path):
     rows = np.array([(1.5, 4_000_000_000)], [("flux", "f8"), ("dq", "u4")])
     write_fits(tmp_path / "a.fits", "SpecModel", HEADER, [Hdu("EXTRACT1D", rows, units={"flux": "Jy"})])

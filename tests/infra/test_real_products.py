@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from calibration.wcs.imaging import footprint
+from calibration.wcs.mosaic import Orientation, centre_of, mosaic_wcs, pixel_map, pixel_scale
 from infra.products.fits import read_fits, read_header
 from infra.products.guider import read_guider
 from infra.products.header import ProductError, keywords
@@ -16,6 +18,7 @@ from infra.products.image import read_image, write_image
 from infra.products.ramp import read_ramp
 from infra.products.slits import read_slits
 from infra.products.spectrum import read_spectra
+from infra.references.content import References
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -179,3 +182,20 @@ def test_a_real_image_written_by_us_opens_in_the_data_models_as_it_was(real, tmp
         for key, value in original.items():
             if key.startswith("meta.") and not key.startswith(("meta.wcs", "meta.date", "meta.model_type")):
                 assert mine.get(key) == value, key
+
+
+def test_the_map_of_a_real_wcs_is_as_good_as_is_asked_for(real):
+    """Of NIRCam's short and long wavelengths and MIRI, onto a tangent plane of the size of their pixels."""
+    for path in pick(real, "products/nrcb?-wcs.asdf", "products/nircamwcs.asdf", "products/miriwcs.asdf"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wcs = References({"wcs": str(path)}, "none").asdf("wcs")["wcs"]
+        (_, x1), (_, y1) = wcs.bounding_box.bounding_box(order="F")
+        shape = (int(y1 + 0.5), int(x1 + 0.5))
+        corners = footprint(wcs, shape)
+        scale = pixel_scale(wcs, *centre_of([corners]))
+        grid = mosaic_wcs([corners], scale, Orientation(10.0, 0.5, -1))
+        mapped = pixel_map(wcs, shape, grid)
+        x, y = np.meshgrid(np.arange(4, shape[1], 61), np.arange(0, shape[0], 53))
+        exact = grid.invert(*wcs(x, y, with_bounding_box=False), with_bounding_box=False)
+        assert np.abs(mapped[y, x] - np.stack(exact, axis=-1)).max() < 1e-4, path.name

@@ -8,6 +8,7 @@ either fit.
 import json
 import os
 import subprocess
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from image2_cases import CASES, rate_of, references_of
 
 from infra.products.header import keywords
 from infra.products.image import read_image, write_image
+from infra.products.slits import read_slits
 from infra.references.content import References
 from infra.synthetic.crds_cache import write_mappings
 from tasks.assign_mtwcs import assign_mtwcs
@@ -30,6 +32,19 @@ PLANES = ("data", "err", "var_poisson", "var_rnoise", "var_flat")
 CALIBRATED = [name for name, case in CASES.items() if case.is_calibrated]
 #: Cases with background exposures, so many, and how they are averaged.
 BACKGROUNDS = {"nircam_long": (4, {"sigma": 1.2, "maxiters": 1}), "nircam_tso": (2, {})}
+#: Real products with a WCS; the mosaic is compressed.
+REAL = (
+    "jw01288015001_04101_00001_mirimage_i2d.fits",
+    "jw01345062001_03101_00001_nrs2_phot.138.1345_933.fits",
+    "nis_ami_cal/jw01093012001_03102_00001_nis_cal.fits",
+    "miri_lrs_wcs.asdf",
+    "miriwcs.asdf",
+    "mosaic_long_i2d_gwcs.asdf",
+    "nircamwcs.asdf",
+    "nrcb1-wcs.asdf",
+    "nrcb5-wcs.asdf",
+    "wfss_contam_segmentation_wcs.asdf",
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +70,7 @@ def folder(tmp_path_factory, peer, shared) -> Path:
             "mosaic": case.name == "miri_image", "backgrounds": names, "background_options": options,
         })  # fmt: skip
     (folder / "cases.json").write_text(json.dumps(entries))
+    (folder / "real.json").write_text(json.dumps([str(shared / "real/products" / name) for name in REAL]))
     # The references are named; the client wants a cache all the same.
     write_mappings(folder / "crds", {name: [] for name in ("NIRCAM", "NIRISS", "MIRI", "FGS")})
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("CRDS_", "PYTHON"))}
@@ -164,6 +180,25 @@ def test_exposures_of_a_moving_target_agree(folder, ours, shared):
         assert image.header["MT_AVDEC"] == pytest.approx(info["wcsinfo"]["mt_avdec"], abs=1e-10)
         assert [list(map(float, side)) for side in image.wcs.bounding_box.bounding_box(order="F")] == info["box"]
         assert image.header["S_MTWCS"] == "COMPLETE"
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_products_look_where_they_look_with_the_official_libraries(folder, shared, name):
+    theirs = np.load(folder / f"real_{REAL.index(name)}.npz")
+    path = shared / "real/products" / name
+    if name.endswith(".asdf"):
+        with warnings.catch_warnings(action="ignore"):
+            wcs = References({"wcs": str(path)}, "none").asdf("wcs")["wcs"]
+    elif "_phot." in name:
+        wcs = read_slits(path).slits[0].wcs
+    else:
+        wcs = read_image(path).wcs
+    world = np.array(wcs(theirs["x"], theirs["y"], with_bounding_box=False))
+    # 1e-6 arcsec; of the third value, a wavelength, as many digits.
+    np.testing.assert_allclose(world, theirs["world"], rtol=0, atol=1e-6 / 3600)
+    back = wcs.invert(*theirs["world"], with_bounding_box=False)
+    np.testing.assert_allclose(back, theirs["back"], rtol=0, atol=1e-4)
+    assert np.isfinite(world).mean() > 0.5
 
 
 def test_the_quick_look_of_a_miri_image_agrees(folder, ours, shared):

@@ -1,6 +1,6 @@
 """Image2 and image3 give what the official pipeline (jwst 3.0.0, its defaults) gives on the same files.
 
-Tolerances are the bars of the imaging issue: cal 1e-5, WCS 1e-4 pixel, alignment 2 mas,
+Tolerances are the bars of the imaging issue: cal 1e-5, WCS 1e-4 pixel (alignment: test_tweakreg_parity.py),
 outlier flags the same on 99.9 % of the pixels, i2d 1e-3
 of the error given the same inputs, catalogs the same sources with fluxes within 0.5 %. Sky levels agree within a tenth of
 the sky noise: the two outlines of an overlap differ by a row of pixels, and the mode of so few pixels is as noisy as that.
@@ -26,9 +26,7 @@ from tasks.resample import ResampleOptions, resample
 from tasks.skymatch import SkymatchOptions, skymatch
 from tasks.source_catalog import SourceCatalogOptions, source_catalog
 from tasks.step import NoOptions
-from tasks.tweakreg import TweakregOptions, tweakreg
 
-ALIGN = TweakregOptions(minobj=10, tolerance=0.2, separation=0.4)
 PLANES = ("data", "err", "var_poisson", "var_rnoise", "var_flat")
 
 
@@ -64,11 +62,6 @@ def cals(folder, references):
         image = flat_field.fn(image, references, NoOptions())
         images.append(photom.fn(image, references, PhotomOptions()))
     return tuple(images)
-
-
-@pytest.fixture(scope="module")
-def tweaked(cals, references):
-    return tweakreg.fn(cals, references, ALIGN)
 
 
 def peers(folder, pattern):
@@ -111,11 +104,6 @@ def test_single_mosaics_agree(folder, cals, references):
         compare_mosaics(resample.fn((one,), references, ResampleOptions()), other)
 
 
-def test_alignments_agree(folder, tweaked):
-    for one, other in zip(tweaked, peers(folder, "tweaked_?.fits"), strict=True):
-        assert 65.6 * pixels_apart(one.wcs, other.wcs, one.data.shape) < 2
-
-
 def test_skies_and_outliers_agree(folder, references):
     ours = skymatch.fn(tuple(peers(folder, "tweaked_?.fits")), references, SkymatchOptions())
     ours = outlier_detection.fn(ours, references, OutlierDetectionOptions())
@@ -153,10 +141,11 @@ def test_catalogs_agree_on_the_same_mosaic(folder, references, tmp_path):
     catalog, segmentation = source_catalog.fn(mosaic, references, SourceCatalogOptions())
     write_catalog(catalog, tmp_path / "x_cat.ecsv")
     ours, theirs = read_catalog(tmp_path / "x_cat.ecsv").table, read_catalog(folder / "peer_cat.ecsv").table
-    assert ours.colnames == theirs.colnames
+    # Ours come after theirs.
+    assert ours.colnames[: len(theirs.colnames)] == theirs.colnames
     assert len(ours) == len(theirs) > 30
     np.testing.assert_array_equal(segmentation.data, read_segmentation(folder / "peer_segm.fits").data)
-    for name in ours.colnames:
+    for name in theirs.colnames:
         one, other = ours[name], theirs[name]
         if name.startswith("sky_") and name != "sky_orientation":
             assert one.separation(other).mas.max() < 0.1, name

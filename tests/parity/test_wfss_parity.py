@@ -13,20 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stdatamodels.jwst import datamodels
-from tiny_cache import CONTEXT, write_cache
-from wfss_scene import (
-    FACTOR,
-    PIXEL_AREA,
-    RESPONSE,
-    WAVELENGTHRANGE,
-    WAVES,
-    Place,
-    catalog_of,
-    draw_spectra,
-    wcs_of,
-)
+from tiny_cache import write_cache
+from wfss_scene import Place, catalog_of, draw_spectra, wcs_of, write_model_references
 
+from calibration import dq as flags
 from infra.products.catalog import Catalog, read_catalog, write_catalog
 from infra.products.header import Header
 from infra.products.image import Image, read_image, write_image
@@ -39,6 +29,7 @@ from tasks.exp_to_source import exp_to_source
 from tasks.extract_1d import Extract1dOptions, extract_1d
 from tasks.extract_2d import Extract2dOptions, extract_2d
 from tasks.photom import PhotomOptions, photom
+from tasks.pixel_replace import PixelReplaceOptions, pixel_replace
 from tasks.srctype import srctype
 from tasks.step import NoOptions
 
@@ -54,6 +45,7 @@ from jwst.srctype import SourceTypeStep
 from jwst.photom import PhotomStep
 from jwst.extract_1d import Extract1dStep
 from jwst.pipeline import Spec3Pipeline
+from jwst.pixel_replace import PixelReplaceStep
 for k in (1, 2, 3):
     name = f"jw01234001001_02101_0000{k}_nis"
     slits = Extract2dStep.call(name + "_rate.fits", override_wavelengthrange="wavelengthrange.asdf")
@@ -61,6 +53,9 @@ for k in (1, 2, 3):
     slits = PhotomStep.call(slits, override_photom="photom.fits", override_area="N/A")
     slits.save("peer/" + name + "_cal.fits")
     Extract1dStep.call(slits, override_apcorr="N/A", override_psf="N/A").save("peer/" + name + "_x1d.fits")
+for algorithm in ("mingrad", "fit_profile"):
+    filled = PixelReplaceStep.call("jw01234001001_02101_00001_nis_cal.fits", skip=False, algorithm=algorithm)
+    filled.save(f"peer/{algorithm}_cal.fits")
 # The package's stage 3 on our products.
 extract = {"override_apcorr": "N/A", "override_psf": "N/A", "override_extract1d": "N/A"}
 Spec3Pipeline.call("spec3_asn.json", save_results=True, output_dir="peer", steps={"extract_1d": extract})
@@ -104,39 +99,13 @@ def write_inputs(folder: Path) -> References:
             )  # fmt: skip
             image = Image(header, data, np.sqrt(var), dq, 0.5 * var, 0.5 * var, 0 * var, wcs=wcs)
             write_image(image, folder / f"jw01234001001_02101_0000{number}_nis_rate.fits")
-    about = {
-        "author": "test", "date": "2023-01-01", "description": "test", "title": "test", "pedigree": "DUMMY",
-        "useafter": "2022-01-01T00:00:00", "telescope": "JWST", "instrument": {"name": "NIRISS", "detector": "NIS"},
-        "exposure": {"type": "NIS_WFSS"},
-    }  # fmt: skip
-    model = datamodels.WavelengthrangeModel(
-        wrange=WAVELENGTHRANGE["wavelengthrange"],
-        extract_orders=WAVELENGTHRANGE["extract_orders"],
-        order=[1],
-        wrange_selector=["F200W"],
-    )
-    model.meta.instance.update(about | {"reftype": "wavelengthrange"})
-    model.save(folder / "wavelengthrange.asdf")
-    n = WAVES.size
-    dtype = datamodels.NisWfssPhotomModel().get_dtype("phot_table")
-    dtype = [(name, dtype[name].base, (n,)) if name in ("wavelength", "relresponse", "reluncertainty") else (name, dtype[name])
-             for name in dtype.names]  # fmt: skip
-    rows = [(grism, "F200W", 1, FACTOR, 0.01, n, WAVES, RESPONSE, 0 * WAVES) for grism in NAMES]
-    photometry = datamodels.NisWfssPhotomModel(phot_table=np.array(rows, dtype))
-    photometry.meta.instance.update(about | {"reftype": "photom"})
-    photometry.meta.photometry.pixelarea_steradians, photometry.meta.photometry.pixelarea_arcsecsq = PIXEL_AREA, 0.0042
-    photometry.save(folder / "photom.fits")
     members = [{"expname": f"jw01234001001_02101_0000{k}_nis_cal.fits", "exptype": "science"} for k in (1, 2, 3)]
     association = {
         "asn_type": "spec3", "asn_rule": "x", "asn_id": "o001", "asn_pool": "none", "program": "01234",
         "products": [{"name": "jw01234-o001_t001_niriss_gr150-f200w", "members": members}],
     }  # fmt: skip
     (folder / "spec3_asn.json").write_text(json.dumps(association))
-    files = {
-        key: str(folder / name)
-        for key, name in (("wavelengthrange", "wavelengthrange.asdf"), ("photom", "photom.fits"))
-    }
-    return References({**files, "area": None, "apcorr": None}, CONTEXT)
+    return write_model_references(folder)
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +193,26 @@ def test_extracted_spectra_are_the_same(both, k):
             assert close(one.rows[column], other.rows[column], other.rows[error]).all()
         for column in ("FLUX_ERROR", "SB_ERROR", "FLUX_VAR_POISSON", "SB_VAR_RNOISE"):
             np.testing.assert_allclose(one.rows[column], other.rows[column], rtol=0.01)
+
+
+@pytest.mark.parametrize(("algorithm", "same"), [("mingrad", 0.98), ("fit_profile", 0.9)])
+def test_estimated_pixels_are_the_same(both, algorithm, same):
+    """Of those that both estimate: the package leaves the outer two rows and columns alone in mingrad, and fits the scale
+    of a profile to absolute values, which noise raises."""
+    folder, _ = both
+    slits = read_slits(folder / "jw01234001001_02101_00001_nis_cal.fits")
+    (ours,) = pixel_replace.fn((slits,), NONE, PixelReplaceOptions(algorithm=algorithm))
+    theirs = read_slits(folder / "peer" / f"{algorithm}_cal.fits")
+    estimated, agree, only_theirs = 0, 0, 0
+    for one, other in zip(ours.slits, theirs.slits, strict=True):
+        flagged = [(slit.dq & flags.PIXEL["FLUX_ESTIMATED"]) != 0 for slit in (one, other)]
+        both_did = flagged[0] & flagged[1]
+        only_theirs += np.count_nonzero(flagged[1] & ~flagged[0] & np.isfinite(other.data))
+        estimated += np.count_nonzero(both_did)
+        agree += np.count_nonzero(close(one.data[both_did], other.data[both_did], other.err[both_did]))
+    assert estimated > 20
+    assert agree >= same * estimated
+    assert only_theirs == 0
 
 
 def test_stage_3_of_the_package_takes_our_products_and_gives_what_ours_gives(both):

@@ -190,6 +190,14 @@ def test_photom_finds_the_row_of_each_imager(shared, tmp_path, name):
     assert 1 <= faded < 1.6, "the telescope grows dim, so that the factor grows"
 
 
+def test_photom_without_a_reference_is_skipped_and_without_an_area_is_told(rate, references, caplog):
+    assert photom.fn(rate, without(references, "photom"), PhotomOptions()).header["S_PHOTOM"] == "SKIPPED"
+    done = photom.fn(rate, without(references, "area"), PhotomOptions())
+    assert done.area is None
+    assert "PIXAR_SR" not in done.header
+    assert "neither the AREA nor the PHOTOM reference file has the pixel area PIXAR_SR" in caplog.text
+
+
 def test_photom_leaves_integrations_of_niriss_as_they_are(shared, tmp_path):
     case = CASES["niriss_ami_ints"]
     references = references_of(case, shared, tmp_path)

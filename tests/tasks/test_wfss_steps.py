@@ -127,6 +127,51 @@ def test_spectra_are_those_that_were_drawn(references, grism, number):
     assert seen >= 2
 
 
+@pytest.mark.parametrize(("grism", "number"), [("GR150R", 1), ("GR150C", 3)])
+def test_optimal_spectra_are_those_that_were_drawn(references, grism, number):
+    slits = calibrate(grism, number, references)
+    (table,) = extract_1d.fn(slits, references, Extract1dOptions(extraction_type="optimal")).tables
+    (summed,) = extract_1d.fn(slits, references, Extract1dOptions()).tables
+    for row, other in zip(table.rows, summed.rows, strict=True):
+        level, line = LEVELS[[place.label for place in PLACES].index(row["SOURCE_ID"])]
+        n = row["N_ALONGDISP"]
+        wavelength, flux, error = row["WAVELENGTH"][:n], row["FLUX"][:n], row["FLUX_ERROR"][:n]
+        quiet = (wavelength > 1.75) & (wavelength < 2.25) & (np.abs(wavelength - LINE[0]) > 0.03)
+        if quiet.sum() < 60:
+            continue
+        truth = brightness(wavelength, level, 0.0) * PIXEL_AREA * 1e6
+        noise = np.mean(error[quiet] / truth[quiet]) / np.sqrt(quiet.sum())
+        assert np.mean(flux[quiet] / truth[quiet]) == pytest.approx(1, abs=0.005 + 3 * noise)
+        assert np.std((flux - truth)[quiet] / error[quiet]) == pytest.approx(1, abs=0.3)
+        assert np.median(error[quiet]) < 0.75 * np.median(other["FLUX_ERROR"][:n][quiet])
+        offset, ratio = measure_line(wavelength, flux, level, line)
+        assert abs(offset) < 0.1 * 0.00467, "a tenth of a pixel"
+        assert ratio == pytest.approx(1, abs=0.02)
+
+
+def test_optimal_extraction_has_no_background_of_its_own(calibrated, references):
+    options = Extract1dOptions(extraction_type="optimal", subtract_background=True)
+    with pytest.raises(ValueError, match=r"optimal has no rows beside the source.*choose box"):
+        extract_1d.fn(calibrated[0], references, options)
+
+
+@pytest.mark.parametrize("unit", ["pixels", "arcsec"])
+def test_point_sources_are_corrected_for_the_size_of_their_box(calibrated, references, tmp_path, unit):
+    dtype = [("filter", "S12"), ("pupil", "S15"), ("wavelength", "f4", (2,)), ("nelem_wl", "i2"), ("size", "f4", (3,)),
+             ("nelem_size", "i2"), ("apcorr", "f4", (2, 3))]  # fmt: skip
+    sizes = np.array([9.0, 11.0, 13.0]) * (1 if unit == "pixels" else np.sqrt(0.0042))
+    rows = np.array([("GR150R", "F200W", (1.5, 2.5), 2, sizes, 3, [(1.4, 1.1, 1.0)] * 2)], dtype)
+    table = fits.BinTableHDU(rows, name="APCORR")
+    table.header["SIZEUNIT"] = unit
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(tmp_path / "apcorr.fits")
+    known = References({**references.files, "apcorr": str(tmp_path / "apcorr.fits")}, "test")
+    corrected, plain = (extract_1d.fn(calibrated[0], one, Extract1dOptions()).tables[0] for one in (known, references))
+    for row, other in zip(corrected.rows, plain.rows, strict=True):
+        factor = 1.1 if row["SOURCE_TYPE"] == b"POINT" else 1.0
+        np.testing.assert_allclose(row["FLUX"], factor * other["FLUX"], rtol=1e-5)
+        np.testing.assert_allclose(row["FLUX_ERROR"], factor * other["FLUX_ERROR"], rtol=1e-5)
+
+
 def test_three_exposures_make_one_spectrum_per_source(calibrated, references):
     sources = exp_to_source.fn(tuple(calibrated), NONE, NoOptions())
     assert [source.slits[0].source_id for source in sources] == [3, 5, 11]
@@ -262,6 +307,57 @@ def test_an_exposure_without_its_time_has_no_weight(calibrated, references):
     with pytest.raises(ValueError, match=r"no EFFEXPTM to weight its spectra with.*exptime_key=unit_weight"):
         combine_1d.fn(spectra, NONE, Combine1dOptions())
     assert combine_1d.fn(spectra, NONE, Combine1dOptions(exptime_key="unit_weight")).tables
+
+
+def test_noisier_spectra_count_less_by_their_errors(calibrated, references):
+    spectra = extract_1d.fn(calibrated[0], references, Extract1dOptions())
+    rows = spectra.tables[0].rows.copy()
+    rows["FLUX"] *= 3
+    rows["FLUX_ERROR"] *= 3
+    both = spectra.with_(tables=(spectra.tables[0], spectra.tables[0].with_(rows=rows)))
+    (mean,) = combine_1d.fn(both, NONE, Combine1dOptions(exptime_key="snr")).tables
+    (alone,) = combine_1d.fn(spectra, NONE, Combine1dOptions()).tables
+    # Weights of 1 and 1/9: (1 + 3/9) / (1 + 1/9).
+    np.testing.assert_allclose(mean.rows["FLUX"], 1.2 * alone.rows["FLUX"], rtol=1e-5)
+
+
+def test_sources_and_orders_of_single_exposures_are_kept(references):
+    image, catalog = exposure_of("GR150R", 1)
+    other, _ = exposure_of("GR150R", 2)
+    some = extract_2d.fn(image, references, Extract2dOptions(source_ids=[3, 11], extract_orders=[1, 2]), catalog)
+    more = extract_2d.fn(other, references, Extract2dOptions(source_ids=[5, 11]), catalog)
+    exposures = tuple(srctype.fn(slits, NONE, NoOptions()) for slits in (some, more))
+    spectra = extract_1d.fn(exp_to_source.fn(exposures, NONE, NoOptions()), references, Extract1dOptions())
+    seen = {
+        (table.cards["EXPGRPID"], table.cards["SPORDER"]): table.rows["SOURCE_ID"][
+            table.rows["N_ALONGDISP"] > 0
+        ].tolist()
+        for table in spectra.tables
+    }
+    one, two = (f"jw01234001001_02101_{k}" for k in (1, 2))
+    assert seen[f"{one}_1", 1] == [3, 11]
+    assert seen[f"{two}_1", 1] == [5, 11]
+    assert set(seen) == {(f"{one}_1", 1), (f"{one}_2", 2), (f"{two}_1", 1)}
+    combined = combine_1d.fn(spectra, NONE, Combine1dOptions())
+    by_order = {table.cards["SPORDER"]: table.rows for table in combined.tables}
+    assert by_order[1]["SOURCE_ID"].tolist() == [3, 5, 11]
+    counts = {row["SOURCE_ID"]: np.nanmax(row["N_INPUT"][: row["N_ALONGDISP"]]) for row in by_order[1]}
+    assert counts == {3: 1, 5: 1, 11: 2}
+    assert set(by_order[2]["SOURCE_ID"].tolist()) <= {3, 11}
+
+
+def test_one_exposure_alone_comes_through_stage_3_as_it_is(calibrated, references):
+    slits = calibrated[0]
+    sources = pixel_replace.fn(exp_to_source.fn((slits,), NONE, NoOptions()), NONE, PixelReplaceOptions())
+    spectra = extract_1d.fn(sources, references, Extract1dOptions())
+    (mean,) = combine_1d.fn(spectra, NONE, Combine1dOptions()).tables
+    (single,) = extract_1d.fn(slits, references, Extract1dOptions()).tables
+    for row, other in zip(mean.rows, single.rows, strict=True):
+        n, good = row["N_ALONGDISP"], np.isfinite(other["FLUX"])
+        rising = np.argsort(other["WAVELENGTH"][good])
+        assert n == good.sum()
+        np.testing.assert_allclose(row["FLUX"][:n], other["FLUX"][good][rising], rtol=1e-6)
+        np.testing.assert_allclose(row["ERROR"][:n], other["FLUX_ERROR"][good][rising], rtol=1e-6)
 
 
 def test_exposures_without_spectra_are_an_error(calibrated):

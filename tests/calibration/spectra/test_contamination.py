@@ -72,6 +72,41 @@ def test_the_cutout_of_a_source_is_the_part_of_the_exposure_that_is_its_own():
     assert part.sum() > 0
 
 
+def by_definition(scene, dispersion, order, response, shape):
+    """Each pixel on its own trace, light by light."""
+    image = np.zeros((shape[0] + 8, shape[1] + 8))
+    index = np.full(scene.source.size, dispersion.index(order))
+    x, y = place(dispersion, index, scene.x0, scene.y0, response.wavelength)
+
+    def weights(f):
+        return (
+            np.array([f * (f * (2 - f) - 1), f * f * (3 * f - 5) + 2, f * (f * (4 - 3 * f) + 1), f * f * (f - 1)]) / 2
+        )
+
+    for p, l in np.ndindex(x.shape):
+        left, low = int(np.floor(x[p, l])), int(np.floor(y[p, l]))
+        if -2 <= left <= shape[1] and -2 <= low <= shape[0]:
+            part = scene.brightness[p] * response.counts[l] * np.outer(weights(y[p, l] - low), weights(x[p, l] - left))
+            image[low + 3 : low + 7, left + 3 : left + 7] += part
+    return image[4:-4, 4:-4]
+
+
+@pytest.mark.parametrize("grism", ["GR150R", "GR150C"])
+def test_a_large_source_is_dispersed_as_pixel_by_pixel(grism):
+    dispersion = dispersion_of(wcs_of(grism, SIZE))
+    y, x = np.mgrid[-12:13, -12:13]
+    glow = 3 * np.exp(-(x**2 + 2 * y**2) / 40).ravel()
+    # Its spectrum of order 2 leaves the detector, and its middle may be outside of it.
+    for x0, y0 in ((130.0, 210.0), (258.0, 240.0)):
+        scene = points(*((3, x0 + dx, y0 + dy, b) for dy, dx, b in zip(y.ravel(), x.ravel(), glow, strict=True)))
+        for order in (1, 2):
+            image = np.zeros((SIZE, SIZE))
+            add_traces(image, (0, 0), scene, dispersion, order, response(dispersion, order))
+            truth = by_definition(scene, dispersion, order, response(dispersion, order), (SIZE, SIZE))
+            np.testing.assert_allclose(image, truth, atol=0.02 * truth.max())
+            assert truth.any()
+
+
 def test_a_source_that_is_not_in_the_scene_adds_nothing():
     dispersion = dispersion_of(wcs_of("GR150R", SIZE))
     scene = points((1, 100, 230, 2.0))
@@ -94,9 +129,15 @@ def test_the_shape_of_a_spectrum_is_found_again():
         shape,
     )
     err = np.full(shape, 1e-4)
-    found = fit_shape(bright, err, model, wavelength, 1)
+    found = fit_shape(bright, err, model, wavelength, 2, 1)
     np.testing.assert_allclose(np.polynomial.polynomial.polyval([1.75, 2.2], found), [0.75, 1.2], rtol=0.02)
-    assert fit_shape(bright, 1e5 * err, model, wavelength, 1) is None, "noise has no shape"
+    assert fit_shape(bright, 1e5 * err, model, wavelength, 2, 1) is None, "noise has no shape"
+    assert fit_shape(1.5 * bright, err, model, wavelength, 2, 1, 0.1) is None, "the direct image says otherwise"
+    np.testing.assert_allclose(fit_shape(bright, err, model, wavelength, 2, 1, 0.1), found)
+    # A profile that is wider in the mosaic than in the exposure does not make a source brighter.
+    mosaic = points((1, 129.0, 230.0, 0.5), (1, 130.0, 230.0, 1.0), (1, 131.0, 230.0, 0.5))
+    wider = model_cutout(mosaic, 1, dispersion, 1, flat, origin, shape)
+    np.testing.assert_allclose(fit_shape(bright, err, wider, wavelength, 2, 1), found, rtol=0.03)
 
 
 def test_pixels_of_the_mosaic_are_placed_with_their_area():
@@ -105,8 +146,9 @@ def test_pixels_of_the_mosaic_are_placed_with_their_area():
     # A mosaic whose pixels are half as wide, and shifted.
     finer = (Scale(0.5) & Scale(0.5)) | (Shift(10.0) & Shift(20.0))
     mosaic = WCS([(detector_frame(), finer | imaging.forward_transform), (imaging.output_frame, None)])
-    direct, segmentation = np.full((40, 50), 3.0, np.float32), np.zeros((40, 50), np.uint32)
+    direct, segmentation = np.full((40, 50), 0.25, np.float32), np.zeros((40, 50), np.uint32)
     segmentation[10, 20], segmentation[30, 5], segmentation[11, 20] = 7, 2, 7
+    direct[segmentation > 0] = 3.25  # 3, on a sky that is left
     direct[11, 20] = np.nan
     scene = scene_of(direct, segmentation, mosaic, grism)
     assert scene.source.tolist() == [2, 7]

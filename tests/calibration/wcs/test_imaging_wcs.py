@@ -69,6 +69,9 @@ def test_filter_offsets_are_found_by_filter_and_pupil():
     assert filter_offset(rows, "F770W", None) == (5.0, 6.0)
     assert filter_offset(rows, "F560W", None) is None
     assert filter_offset(rows, "CLEAR", "F150W") is None
+    assert filter_offset([rows[0], rows[0]], "F200W", "CLEAR") == (1.0, 2.0)
+    with pytest.raises(ValueError, match=r"one shift of filter F200W and pupil CLEAR .* but it has 2"):
+        filter_offset([rows[0], rows[0] | {"row_offset": 7.0}], "F200W", "CLEAR")
 
 
 def test_the_footprint_has_the_outer_corners_of_the_pixels():
