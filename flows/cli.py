@@ -312,7 +312,7 @@ def simulate(
         from infra.synthetic.presets import write_preset
         from infra.synthetic.program import write_program
 
-    of_images = {
+    of_images: dict[str, Any] = {
         "dithers": dithers, "tiles": tiles, "filter_name": filter_name, "detectors": detectors,
         "pointing_error": pointing_error, "sky_offset": sky_offset,
     }  # fmt: skip

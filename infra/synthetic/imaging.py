@@ -338,11 +338,11 @@ def _plan(
     start = START
     for tile in range(tiles):
         for k, dither in enumerate(dither_steps(dithers, REACH * scale)):
-            error = tuple(map(float, rng.normal(0, pointing_error, 2)))
+            v2_error, v3_error = map(float, rng.normal(0, pointing_error, 2))
             sky = float(imager.sky * max(0.0, 1 + sky_offset * rng.normal()))
             along = dither[0] + (tile - 0.5 * (tiles - 1)) * tile_step
             said = step_on_sky(optics, Pointing(*TARGET, ROLL, VA_SCALE), along, dither[1])
-            true = step_on_sky(optics, said, *(1e-3 * np.array(error)))
+            true = step_on_sky(optics, said, 1e-3 * v2_error, 1e-3 * v3_error)
             for name in areas:
                 exposure = Exposure(
                     imager=imager,
@@ -367,7 +367,7 @@ def _plan(
                     exposure=exposure,
                     said=pointing_of(optics, _moved(said, middle), imager.optics[name]),
                     true=tuple(pointing_of(optics, _moved(true, time), imager.optics[name]) for time in seconds),
-                    error=error,
+                    error=(v2_error, v3_error),
                     sky=sky,
                     seconds=middle,
                 )
@@ -423,7 +423,7 @@ def light(imager: Imager, shot: Shot, area: Subarray, scene: Sequence[tuple[Sour
         far = np.maximum(
             np.abs(at_x - 0.5 * area.xsize) - 0.5 * area.xsize, np.abs(at_y - 0.5 * area.ysize) - 0.5 * area.ysize
         )
-        for i in np.flatnonzero(far < STAMP):
+        for i in map(int, np.flatnonzero(far < STAMP)):
             source, rate = scene[i]
             weight, covariance = components(source, distortion, pointing, float(x[i]), float(y[i]), imager.psf)
             draw(image, rate / len(shot.true), float(at_x[i]), float(at_y[i]), weight, covariance)

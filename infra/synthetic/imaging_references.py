@@ -116,11 +116,8 @@ def write_imaging(to: ImagingReferences, response: np.ndarray) -> dict[str, str]
     model = apcorr(apcorr_table=np.array([(*values, *row) for row in image_apertures(to.imager)], dtype))
     files["apcorr"] = to.save(model, {**to.about("apcorr", "aperture corrections of images"), **exp_type})
 
-    columns, values = ("detector",), (to.place.detector,)
-    if to.imager.filter:
-        columns = ("filter", "pupil") if to.imager.pupil else ("filter",)
-        values = (to.imager.filter, to.imager.pupil)[: len(columns)]
-    offsets = Table(rows=[(*values, to.imager.vega_offset)], names=(*columns, "abvega_offset"))
+    key = {name: value for name, value in _wheels(to.imager).items() if value} or {"detector": to.place.detector}
+    offsets = Table(rows=[(*key.values(), to.imager.vega_offset)], names=(*key, "abvega_offset"))
     # The data model of this type cannot be given a table in memory; it can read this one.
     files["abvegaoffset"] = to.place.name("abvegaoffset", suffix="asdf")
     meta = {**to.about("abvegaoffset", "AB minus Vega magnitude"), "filename": files["abvegaoffset"]}
