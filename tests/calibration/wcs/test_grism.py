@@ -1,5 +1,6 @@
 """The dispersion: arrays against the gwcs of the file, and both against their definition."""
 
+import asdf
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -206,3 +207,24 @@ def test_a_wcs_without_a_grism_is_refused():
 def test_an_unknown_order_is_named_with_those_there_are():
     with pytest.raises(ValueError, match=r"orders \[-1, 0, 1, 2\], but order 7"):
         dispersion_of(wcs_of("GR150R", 512)).index(7)
+
+
+@pytest.mark.parametrize(
+    ("number", "grism", "sign"), [(9, "GRISMR", -1), (10, "GRISMR", 1), (11, "GRISMC", 1), (12, "GRISMC", 1)]
+)
+def test_the_references_of_nircam_in_flight(shared, number, grism, sign):
+    path = shared / f"real/crds/cache_0676/references/jwst/nircam/jwst_nircam_specwcs_{number:04}.asdf"
+    with asdf.open(path, lazy_load=False) as file:
+        wcs = other_wcs_of(nircam_disperser(file.tree, grism), 512)
+    for order in (1, 2):
+        assert_same_places(wcs, order, RANGES["G"], 1e-6)
+    along = place(dispersion_of(wcs), np.array([0]), X0[:1], Y0[:1], np.array([3.0, 4.0]))[NIRCAM_AXIS[grism] - 1][0]
+    assert along[1] - along[0] == pytest.approx(sign * 996, abs=1)
+
+
+def test_a_reference_for_stripes_is_refused(shared):
+    with (
+        asdf.open(shared / "real/crds/jwst_tests/nircam_nrca1_specwcs.asdf", lazy_load=False) as file,
+        pytest.raises(ValueError, match=r"one for stripes \(DHS\); use one for NIRCam WFSS"),
+    ):
+        nircam_disperser(file.tree, "GRISMR")
