@@ -20,16 +20,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from bench_detector1 import GIB, REPOSITORY, measured_on, put_into_readme
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+sys.path.insert(0, str(REPOSITORY / "tests"))
 
 SIZE, SOURCES, MANY = 2048, 110, 5000
-GIB = 2**30
 GRISMS = {1: "GR150R", 2: "GR150R", 3: "GR150C", 4: "GR150C"}
 
 PEER = """
@@ -269,8 +267,8 @@ def measure(folder: Path, kept: int) -> tuple[list[str], bool]:
     many = run([sys.executable, __file__, "--work", "contaminated", str(folder / str(MANY))], folder / str(MANY))
     row(f"spec2 with wfss_contam, {MANY} sources", many, None, "120 s, 2 GiB", many.wall < 120 and many.memory < 2)
     lines = [
-        f"Measured {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} cores. CPU is user and system time with files in and out, "
-        "without the imports; ours warm in a worker. The official spec3 takes one source after the other, so that its time "
+        measured_on(peer)
+        + " CPU is user and system time with files in and out, without the imports; ours warm in a worker. The official spec3 takes one source after the other, so that its time "
         "grows with their number. `python tests/benchmarks/bench_wfss.py` repeats it.",
         "",
         "| | CPU [s] | `jwst` [s] | ratio | wall [s] | `jwst` [s] | memory [GiB] | `jwst` [GiB] | bar | |",
@@ -278,14 +276,6 @@ def measure(folder: Path, kept: int) -> tuple[list[str], bool]:
         *rows,
     ]
     return lines, all_met
-
-
-def put_into_readme(text: str) -> None:
-    """Replace what stands between the marks of this benchmark."""
-    readme = REPOSITORY / "README.md"
-    start, end = "<!-- bench_wfss -->\n", "<!-- end of bench_wfss -->"
-    before, rest = readme.read_text().split(start)
-    readme.write_text(f"{before}{start}{text}\n{end}{rest.split(end)[1]}")
 
 
 def main() -> int:
@@ -310,7 +300,7 @@ def main() -> int:
     report.parent.mkdir(exist_ok=True)
     report.write_text("# Slitless spectra beside the official package\n\n" + text + "\n")
     if asked.readme:
-        put_into_readme(text)
+        put_into_readme("wfss", text)
     return 0 if met else 1
 
 
