@@ -267,9 +267,9 @@ def measure(folder: Path, kept: int) -> tuple[list[str], bool]:
     many = run([sys.executable, __file__, "--work", "contaminated", str(folder / str(MANY))], folder / str(MANY))
     row(f"spec2 with wfss_contam, {MANY} sources", many, None, "120 s, 2 GiB", many.wall < 120 and many.memory < 2)
     lines = [
-        measured_on(peer)
-        + " CPU is user and system time with files in and out, without the imports; ours warm in a worker. The official spec3 takes one source after the other, so that its time "
-        "grows with their number. `python tests/benchmarks/bench_wfss.py` repeats it.",
+        f"{measured_on(peer)} CPU is user and system time with files in and out, without the imports; ours warm in a worker. "
+        "The official spec3 takes one source after the other, so that its time grows with their number. "
+        "`python tests/benchmarks/bench_wfss.py` repeats it.",
         "",
         "| | CPU [s] | `jwst` [s] | ratio | wall [s] | `jwst` [s] | memory [GiB] | `jwst` [GiB] | bar | |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
