@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from calibration.jit import kernel
+from calibration.medians import median_of
 from calibration.strips import map_rows, rows_of
 
 
@@ -97,50 +98,7 @@ def _median(cube, median):
                 if not np.isnan(cube[k, y, x]):
                     values[n] = cube[k, y, x]
                     n += 1
-            if n == 0:
-                median[y, x] = np.nan
-            else:
-                upper = _smallest(values, n, n // 2)
-                if n % 2:
-                    median[y, x] = upper
-                else:
-                    # What is below stands before it, in some order.
-                    lower = values[0]
-                    for k in range(1, n // 2):
-                        lower = max(lower, values[k])
-                    median[y, x] = (lower + upper) / np.float32(2)
-
-
-@kernel
-def _smallest(values, n, rank):
-    """The value of this rank among the first n, which are moved so that no larger one stands before it (Hoare 1961)."""
-    low, high = 0, n - 1
-    while high - low > 16:
-        pivot = values[(low + high) // 2]
-        i, j = low, high
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if rank <= j:
-            high = j
-        elif rank >= i:
-            low = i
-        else:
-            return values[rank]
-    for k in range(low + 1, high + 1):
-        value = values[k]
-        at = k
-        while at > low and values[at - 1] > value:
-            values[at] = values[at - 1]
-            at -= 1
-        values[at] = value
-    return values[rank]
+            median[y, x] = median_of(values, n) if n > 0 else np.nan
 
 
 def blot(median: np.ndarray, pixmap: np.ndarray) -> np.ndarray:

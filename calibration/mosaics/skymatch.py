@@ -14,12 +14,13 @@ three bins, of a histogram in steps of a tenth of a standard deviation.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from gwcs import WCS
 
 from calibration.jit import kernel
+from calibration.robust import Ordered
 from calibration.wcs.imaging import pixel_box
 
 
@@ -63,106 +64,45 @@ class SkyImage:
 
 
 @dataclass(frozen=True)
-class Sorted:
-    """Values (n,) float32 in their order, and sums of blocks of them, so that what lies between two limits is known at once.
-
-    ``sums`` (3, nblocks + 1) float64: how many there are before each block, and the sums of their distances from ``origin``
-    and of those squared.
-    """
-
-    values: np.ndarray
-    origin: float
-    sums: np.ndarray
-
-    @classmethod
-    def of(cls, values: np.ndarray, origin: float | None = None) -> "Sorted":
-        """``values`` in any order."""
-        values = np.sort(values)
-        if origin is None:
-            origin = float(values[len(values) // 2]) if len(values) else 0.0
-        sums = np.zeros((3, len(values) // _BLOCK + 2))
-        _sum_blocks(values, origin, sums)
-        return cls(values, origin, sums)
-
-    def rank(self, limit: float, inclusive: bool = False) -> int:
-        """How many values are below a limit, or at most there."""
-        return _rank(self.values, limit, inclusive)
-
-    def between(self, low: float, high: float) -> np.ndarray:
-        """Number, sum and sum of squares [from the origin] of the values from ``low`` to ``high``."""
-        first, last = self.rank(low), self.rank(high, True)
-        return _sum_to(self.values, self.origin, self.sums, last) - _sum_to(self.values, self.origin, self.sums, first)
-
-
-@dataclass(frozen=True)
 class Pixels:
-    """Some pixels of an image: those of ``all`` but for those of ``without``, which are among them."""
+    """Some pixels of an image: those of ``all`` but for those of ``without``, which are among them; None for none."""
 
-    all: Sorted
-    without: Sorted
+    all: Ordered | None
+    without: Ordered | None
 
     def between(self, low: float, high: float) -> tuple[int, float, float]:
         """Number, mean and standard deviation of the values from ``low`` to ``high``."""
-        number, total, squares = self.all.between(low, high) - self.without.between(low, high)
+        parts = [
+            (sign, replace(each, low=each.begin(low), high=each.end(high)))
+            for sign, each in ((1, self.all), (-1, self.without))
+            if each is not None
+        ]
+        number = sum(sign * part.count for sign, part in parts)
         if number == 0:
             return 0, np.nan, np.nan
-        mean = total / number
-        return int(number), self.all.origin + mean, float(np.sqrt(max(squares / number - mean**2, 0.0)))
+        parts = [(sign, part) for sign, part in parts if part.count]
+        mean = sum(sign * part.count * part.mean for sign, part in parts) / number
+        square = sum(sign * part.count * part.sigma_about(mean) ** 2 for sign, part in parts) / number
+        return number, float(mean), float(np.sqrt(max(square, 0.0)))
 
-    def rank(self, limit: float, inclusive: bool = False) -> int:
+    def below(self, limit: float, inclusive: bool = False) -> int:
         """How many values are below a limit, or at most there."""
-        return self.all.rank(limit, inclusive) - self.without.rank(limit, inclusive)
+        places = [
+            0 if each is None else each.end(limit) if inclusive else each.begin(limit)
+            for each in (self.all, self.without)
+        ]
+        return places[0] - places[1]
 
     def at(self, rank: int) -> float:
         """The value of a rank, from 0 on."""
+        assert self.all is not None
         values = self.all.values
-        first, last = rank, min(rank + len(self.without.values), len(values) - 1)
+        fewer = 0 if self.without is None else self.without.values.size
+        first, last = rank, min(rank + fewer, values.size - 1)
         while first < last:
             middle = (first + last) // 2
-            first, last = (first, middle) if self.rank(values[middle], True) > rank else (middle + 1, last)
+            first, last = (first, middle) if self.below(values[middle], True) > rank else (middle + 1, last)
         return float(values[first])
-
-
-#: Values in a block.
-_BLOCK = 1024
-
-
-# k = value, b = block
-@kernel
-def _rank(values, limit, inclusive):
-    """By bisection, in float64: NumPy would convert all values first."""
-    first, last = 0, len(values)
-    while first < last:
-        middle = (first + last) // 2
-        if values[middle] < limit or (inclusive and values[middle] == limit):
-            first = middle + 1
-        else:
-            last = middle
-    return first
-
-
-@kernel
-def _sum_blocks(values, origin, sums):
-    for b in range(sums.shape[1] - 1):
-        total, squares = 0.0, 0.0
-        last = min((b + 1) * _BLOCK, len(values))
-        for k in range(b * _BLOCK, last):
-            distance = np.float64(values[k]) - origin
-            total += distance
-            squares += distance * distance
-        sums[0, b + 1], sums[1, b + 1], sums[2, b + 1] = last, sums[1, b] + total, sums[2, b] + squares
-
-
-@kernel
-def _sum_to(values, origin, sums, last):
-    """Number, sum and sum of squares of the first ``last`` values."""
-    b = last // _BLOCK
-    total, squares = sums[1, b], sums[2, b]
-    for k in range(b * _BLOCK, last):
-        distance = np.float64(values[k]) - origin
-        total += distance
-        squares += distance * distance
-    return np.array([np.float64(last), total, squares])
 
 
 class ImagePixels:
@@ -173,20 +113,22 @@ class ImagePixels:
 
     def __init__(self, data: np.ndarray, good: np.ndarray) -> None:
         self._data, self._good = data, good & np.isfinite(data)
-        self._everywhere = Sorted.of(data[self._good])
-        self._none = Sorted.of(np.zeros(0, np.float32), self._everywhere.origin)
+        self._all = _ordered(data[self._good])
 
     def everywhere(self) -> Pixels:
         """All of them."""
-        return Pixels(self._everywhere, self._none)
+        return Pixels(self._all, None)
 
     def within(self, covered: np.ndarray) -> Pixels:
         """Those where ``covered`` (ny, nx) bool."""
         mostly = 2 * np.count_nonzero(covered) > covered.size
         some = np.empty(covered.size, np.float32)
-        some = some[: _gather(self._data, self._good, covered, not mostly, some)]
-        found = Sorted.of(some, self._everywhere.origin)
-        return Pixels(self._everywhere, found) if mostly else Pixels(found, self._none)
+        found = _ordered(some[: _gather(self._data, self._good, covered, not mostly, some)])
+        return Pixels(self._all, found) if mostly else Pixels(found, None)
+
+
+def _ordered(values: np.ndarray) -> Ordered | None:
+    return Ordered.of(values) if values.size else None
 
 
 # y = row, x = column
@@ -219,7 +161,7 @@ def sky_level(pixels: Pixels, statistic: SkyStatistic) -> tuple[float, int]:
         high = min(statistic.upper, mean + statistic.usigma * spread)
     if statistic.kind == "mean":
         return mean, npix
-    first = pixels.rank(clip[0])
+    first = pixels.below(clip[0])
     if statistic.kind == "median":
         return (pixels.at(first + (npix - 1) // 2) + pixels.at(first + npix // 2)) / 2, npix
     least, most = pixels.at(first), pixels.at(first + npix - 1)
@@ -229,7 +171,7 @@ def sky_level(pixels: Pixels, statistic: SkyStatistic) -> tuple[float, int]:
     nbins = int((most - least) / width) + 1
     # The largest value begins a bin of its own.
     edges = least + (most - least) / (nbins - 1) * np.arange(nbins)
-    histogram = np.diff([pixels.rank(edge) for edge in edges], append=first + npix)
+    histogram = np.diff([pixels.below(edge) for edge in edges], append=first + npix)
     return least + width * (_peak(histogram) if statistic.kind == "mode" else _middle(histogram)), npix
 
 

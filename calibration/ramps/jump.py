@@ -18,6 +18,7 @@ import numpy as np
 
 from calibration import dq
 from calibration.jit import kernel
+from calibration.medians import median_of, sort_first
 from calibration.strips import map_rows, rows_of, zeros
 
 _JUMP = dq.GROUP["JUMP_DET"]
@@ -26,8 +27,6 @@ _UNUSABLE = dq.GROUP["SATURATED"] | dq.GROUP["DO_NOT_USE"]
 
 #: Differences that one block of pixels may hold, so that they stay in the cache.
 _BLOCK = 2**16
-#: Up to the first number values are sorted by insertion, up to the second by their ranks.
-_FEW, _MANY = 24, 256
 #: Rounds of sigma clipping over integrations, as astropy's default.
 _CLIP_ROUNDS = 5
 
@@ -196,68 +195,6 @@ def _find_lost_groups(groupdq, start, stop):
     return lost
 
 
-@kernel
-def _sort(values, n):
-    if n > _MANY:
-        values[:n].sort()
-    elif n > _FEW:
-        # Each value goes to the place that its rank gives it: no branch depends on the values.
-        placed = np.full(n, np.float32(np.nan))
-        for j in range(n):
-            value, rank = values[j], np.int32(0)
-            for k in range(n):
-                rank += np.int32(values[k] < value)
-            while placed[rank] == value:
-                rank += 1
-            placed[rank] = value
-        values[:n] = placed
-    else:
-        for j in range(1, n):
-            value = values[j]
-            k = j
-            while k > 0 and values[k - 1] > value:
-                values[k] = values[k - 1]
-                k -= 1
-            values[k] = value
-
-
-@kernel
-def _median(values, n):
-    """Median of the first ``n`` values; they are reordered."""
-    if n <= _MANY:
-        _sort(values, n)
-        return 0.5 * (np.float64(values[(n - 1) // 2]) + np.float64(values[n // 2]))
-    # Hoare's selection of the upper middle; what is below it then stands before it.
-    middle = n // 2
-    low, high = 0, n - 1
-    while low < high:
-        pivot = values[(low + high) // 2]
-        left, right = low, high
-        while left <= right:
-            while values[left] < pivot:
-                left += 1
-            while values[right] > pivot:
-                right -= 1
-            if left <= right:
-                values[left], values[right] = values[right], values[left]
-                left += 1
-                right -= 1
-        if middle <= right:
-            high = right
-        elif middle >= left:
-            low = left
-        else:
-            break
-    upper = np.float64(values[middle])
-    if n % 2:
-        return upper
-    lower = np.float64(values[0])
-    for k in range(1, middle):
-        if values[k] > lower:
-            lower = np.float64(values[k])
-    return 0.5 * (lower + upper)
-
-
 # i = integration, g = group, k = difference of all integrations, y = row of the detector, x = column
 @kernel
 def _find(
@@ -373,7 +310,7 @@ def _signed_median(one, work):
         if not np.isnan(one[k]):
             work[n] = one[k]
             n += 1
-    return _median(work, n) if n > 0 else np.nan
+    return median_of(work, n) if n > 0 else np.nan
 
 
 @kernel
@@ -397,7 +334,7 @@ def _test_largest(one, work, variance, thresholds, is_jump):
         if not np.isnan(one[k]):
             work[n] = abs(one[k])
             n += 1
-    _sort(work, n)
+    sort_first(work, n)
     start, stop = 0, n
     while stop - start >= 2:
         usable = stop - start
@@ -448,7 +385,7 @@ def _clip_integrations(one, work, nints, threshold, is_jump):
             square = 0.0
             for k in range(n):
                 square += (work[k] - mean) ** 2
-            middle, sigma = _median(work, n), np.sqrt(square / n)
+            middle, sigma = median_of(work, n), np.sqrt(square / n)
             low, high = middle - threshold * sigma, middle + threshold * sigma
         for i in range(nints):
             k = i * ndiffs + d

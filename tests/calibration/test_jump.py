@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration import dq
-from calibration.ramps.jump import Aftermath, Detection, _sort, flag_bad_gain, flag_jumps
+from calibration.medians import sort_first
+from calibration.ramps.jump import Aftermath, Detection, flag_bad_gain, flag_jumps
 from calibration.strips import threads
 from infra.products.stored import store
 
@@ -164,7 +165,7 @@ def test_it_does_not_matter_how_the_rows_are_cut():
 def test_a_sort_sorts(n):
     values = np.random.default_rng(n).integers(0, 50, n + 2).astype(np.float32)
     expected = [*np.sort(values[:n]), *values[n:]]
-    _sort(values, n)
+    sort_first(values, n)
     assert values.tolist() == expected
 
 
