@@ -224,7 +224,8 @@ def test_image3_takes_our_cals(both):
     np.testing.assert_array_equal(a["EXPSTART"], b["EXPSTART"])
     a, b = (read_catalog(path).table for path in both.pair("Image3Pipeline", f"{MOSAIC}_cat.ecsv"))
     assert len(a) == len(b) >= 10
-    assert a.colnames == b.colnames
+    # What we have more comes behind the official columns.
+    assert a.colnames[: len(b.colnames)] == b.colnames
     distance, row = cKDTree(np.c_[a["xcentroid"], a["ycentroid"]]).query(np.c_[b["xcentroid"], b["ycentroid"]])
     assert distance.max() < 0.005
     for column in ("aper_total_flux", "isophotal_flux"):
