@@ -45,7 +45,8 @@ def make_sources(
     count = max(FEWEST, round(DENSITY * size**2))
     # Kinds go round in fixed shares, so that a small field has some of each.
     kinds = [KINDS[i % len(KINDS)] for i in range(count)]
-    x, y = _positions(kinds, size, rng, REACH, LENGTH, (0, 1))
+    lines = (REACH if size > REACH + 4 * MARGIN else MARGIN, size - 1 - MARGIN)
+    x, y = _positions(kinds, size, rng, lines, LENGTH, (0, 1))
     ra, dec = pixel_to_sky(distortion, pointing, x + origin[0], y + origin[1])
     sources = []
     for i, kind in enumerate(kinds):
@@ -124,12 +125,12 @@ def make_field(
     return tuple(sources)
 
 
-#: A field for slitless spectra: kinds in turn, fewest sources, rates of lines in rates of the brightest star.
-SLITLESS_KINDS = ("lines", "star", "lines", "disk")
+#: A field for slitless spectra: kinds in turn, from the brightest to the faintest; fewest sources; rates of lines in rates of
+#: the brightest star, which may saturate towards the end of a direct image.
+SLITLESS_KINDS = ("star", "lines", "disk", "lines")
 SLITLESS_FEWEST = 10
-LINE_RATES = (0.04, 0.12)
+LINE_RATES = (0.02, 0.06)
 EDGE = 24  # [pixel], no line is nearer to the edge at the first pointing
-PASCHEN_ALPHA = 1.87561  # [um], vacuum
 
 
 def make_slitless_field(
@@ -143,12 +144,17 @@ def make_slitless_field(
     kinds = [SLITLESS_KINDS[i % len(SLITLESS_KINDS)] for i in range(count)]
     origin = (area.xstart - 1, area.ystart - 1)
     grisms = [grism.cut(origin) for grism in optics.grisms]
-    ends = np.array(optics.extracted)
-    length = max(float(np.ptp(grism.position(1, 0.5 * size, 0.5 * size, ends), axis=1).max()) for grism in grisms)
-    x, y = _positions(kinds, size, rng, 0, length, tuple(1 if grism.axis == "x" else 0 for grism in grisms))
+    waves = _line_waves(optics.passband)
+    across = tuple(1 if grism.axis == "x" else 0 for grism in grisms)
+    # From the source to where its lines may fall.
+    along = np.array([grism.position(1, 0.0, 0.0, waves)[1 - k] for grism, k in zip(grisms, across, strict=True)])
+    lines = (max(MARGIN, EDGE - along.max()), min(size - 1 - MARGIN, size - 1 - EDGE - along.min()))
+    if lines[0] >= lines[1]:  # on so small an area none falls
+        lines = (MARGIN, size - 1 - MARGIN)
+    x, y = _positions(kinds, size, rng, lines, float(np.ptp(along)), across)
     ra, dec = pixel_to_sky(distortion, pointing, x + origin[0], y + origin[1])
-    brightest, faintest = images.star_rates
-    rates = brightest * (faintest / brightest) ** ((rng.permutation(count) + 0.5) / count)
+    brightest, faintest = 2 * images.star_rates[0], images.star_rates[1]
+    rates = brightest * (faintest / brightest) ** ((np.arange(count) + 0.5) / count)
     sources = []
     for i, kind in enumerate(kinds):
         star = kind == "star"
@@ -164,8 +170,8 @@ def make_slitless_field(
             lines=(),
         )
         continuum = float(rates[i]) / source_rate(source, images.passband)
-        lines = _line_on(grisms, optics.passband, brightest, size, (x[i], y[i]), rng) if kind == "lines" else ()
-        sources.append(replace(source, continuum=continuum, lines=lines))
+        on = _line_on(grisms, optics.passband, brightest, size, (x[i], y[i]), rng) if kind == "lines" else ()
+        sources.append(replace(source, continuum=continuum, lines=on))
     return tuple(sources)
 
 
@@ -178,8 +184,7 @@ def _line_on(
     rng: np.random.Generator,
 ) -> tuple[Line, ...]:
     """A line of a source at ``place`` that all grisms put on the area; none where there is none."""
-    margin = 8 * passband.edge
-    waves = np.linspace(passband.blue + margin, passband.red - margin, 400)
+    waves = _line_waves(passband)
     on = np.ones(waves.size, bool)
     for grism in grisms:
         along = np.array(grism.position(1, *place, waves))
@@ -206,19 +211,30 @@ def _lines(rng: np.random.Generator) -> tuple[Line, ...]:
     return tuple(lines)
 
 
+def _line_waves(passband: Passband) -> np.ndarray:
+    """Where a line may be [um]."""
+    margin = 7 * passband.edge
+    return np.linspace(passband.blue + margin, passband.red - margin, 400)
+
+
 def _positions(
-    kinds: list[str], size: int, rng: np.random.Generator, reach: float, length: float, across: tuple[int, ...]
+    kinds: list[str],
+    size: int,
+    rng: np.random.Generator,
+    lines: tuple[float, float],
+    length: float,
+    across: tuple[int, ...],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions drawn one after the other: of some candidates the one that troubles the fewest others.
 
     Two sources trouble each other when they are near, or when their order +1 overlaps in one of the grisms: in the same
-    columns (``across`` is 0), or in the same rows (1), and less than the ``length`` of a spectrum apart. Sources with lines
-    keep ``reach`` from the low ends.
+    columns (``across`` is 0), or in the same rows (1), and less than the ``length`` of a spectrum apart. Columns and rows of
+    sources with lines are within ``lines``.
     """
     chosen: list[np.ndarray] = []
     for kind in kinds:
-        low = reach if reach and kind == "lines" and size > reach + 4 * MARGIN else MARGIN
-        candidates = rng.uniform(low, size - 1 - MARGIN, (60, 2))
+        low, high = lines if kind == "lines" else (MARGIN, size - 1 - MARGIN)
+        candidates = rng.uniform(low, high, (60, 2))
         away = np.abs(candidates[:, None, :] - np.array(chosen).reshape(1, -1, 2))
         near = np.hypot(away[..., 0], away[..., 1]) < DISTANCE
         overlap = np.any([(away[..., k] < WIDTH) & (away[..., 1 - k] < length) for k in across], axis=0)

@@ -1,5 +1,6 @@
 """Which exposures a slitless program is made of: direct images of one detector, and the same optics behind grisms."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from calibration.simulate import grisms, miri_optics, nircam, niriss
@@ -83,3 +84,7 @@ def _ranges(passband: Passband) -> tuple[tuple[float, float], tuple[float, float
     """Wavelengths [um] to cut out, and to calibrate."""
     far, near = 8.5 * passband.edge, 4.5 * passband.edge
     return (passband.blue - far, passband.red + far), (passband.blue - near, passband.red + near)
+
+
+#: Instrument -> its slitless program.
+SLITLESS: dict[str, Callable[[], Slitless]] = {"NIRISS": niriss_wfss, "NIRCAM": nircam_wfss, "MIRI": miri_wfss}

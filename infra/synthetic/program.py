@@ -294,7 +294,7 @@ def _write_truth(folder, optics, exposures, pointings, area, sources):
     source_table(sources, optics.images.passband).write(folder / "sources.ecsv", **ecsv)
     line_table(sources).write(folder / "lines.ecsv", **ecsv)
     for source in sources:
-        spectrum_table(source, optics.passband).write(folder / f"{spectrum_name(source)}.ecsv", **ecsv)
+        spectrum_table(source, optics.passband).write(folder / f"{spectrum_name(source.number)}.ecsv", **ecsv)
     for exposure, pointing in zip(exposures, pointings, strict=True):
         grism = _grism_of(optics, exposure)
         if grism is not None:

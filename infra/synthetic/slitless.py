@@ -1,7 +1,6 @@
 """Writes a slitless program of NIRCam or MIRI, as `program` does for NIRISS: one detector, raw images and spectra."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from calibration.simulate import miri
 from calibration.simulate.detector import Readout
 from calibration.simulate.field import Pointing
 from calibration.simulate.population import make_slitless_field
-from calibration.simulate.slitless import Slitless, miri_wfss, nircam_wfss
+from calibration.simulate.slitless import SLITLESS
 from infra.synthetic.crds_cache import write_mappings
 from infra.synthetic.detector_references import Place
 from infra.synthetic.imaging import cut_outs, make_camera
@@ -27,8 +26,8 @@ from infra.synthetic.program import (
 
 log = logging.getLogger(__name__)
 
-PRESETS: dict[str, Callable[[], Slitless]] = {"nircam-wfss": nircam_wfss, "miri-wfss": miri_wfss}
-GRISM_GROUPS = {"nircam-wfss": 12, "miri-wfss": 30}
+#: Name -> groups of a grism exposure.
+PRESETS = {"nircam-wfss": 12, "miri-wfss": 30}
 
 
 def write_wfss_program(
@@ -69,10 +68,10 @@ def write_wfss_program(
     """
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
-    optics = PRESETS[preset]()
+    optics = SLITLESS[preset.removesuffix("-wfss").upper()]()
     images, folder = optics.images, Path(folder)
     ngroups = images.ngroups if ngroups is None else ngroups
-    grism_ngroups = GRISM_GROUPS[preset] if grism_ngroups is None else grism_ngroups
+    grism_ngroups = PRESETS[preset] if grism_ngroups is None else grism_ngroups
     check_program(folder, ngroups, grism_ngroups, dithers, grism_dithers)
     area = cut_outs(images, size)[optics.detector]
     subarray = "FULL" if size == images.detector_area.ysize else "GENERIC"
