@@ -88,11 +88,15 @@ def level3_product(rule: Level3Rule, scope: Scope, exposures: Sequence[Exposure]
 
 
 def direct_image_product(image: Exposure, scope: Scope) -> str:
-    """The level 3 product that a direct image of a slitless exposure goes into."""
+    """The level 3 product that a direct image of a slitless exposure goes into.
+
+    The peer leaves the subarray out of it but for NIRISS, and names a product that nothing makes. In flight the others read
+    the whole detector.
+    """
     columns = ("elem1",) if image["instrume"] == "miri" else ("elem1", "elem2")
     name = f"{_start(image, scope)}_{target_name(image, scope)}_{image['instrume']}_"
     name += _joined((image[column] for column in columns), "clear")
-    if image["instrume"] == "niriss" and scope.kind != "direct_image" and image["subarray"] not in (None, "full"):
+    if scope.kind != "direct_image" and image["subarray"] not in (None, "full"):
         name += f"-{image['subarray']}"
     return name
 

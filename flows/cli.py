@@ -248,7 +248,10 @@ def demo(
     *,
     out: Out = "demo",
     program: Annotated[
-        str, Parameter(help="what to simulate: niriss-wfss, nircam-imaging or another program of `calweave simulate`")
+        str,
+        Parameter(
+            help="what to simulate: niriss-wfss, nircam-wfss, nircam-imaging or another program of `calweave simulate`"
+        ),
     ] = "niriss-wfss",
     size: Annotated[int, Parameter(help="columns and rows of the detector to simulate, up to 2048 [pixel]")] = 1024,
     seed: Annotated[int, Parameter(help="number that the simulated program is drawn from")] = 1,
@@ -272,8 +275,8 @@ def simulate(
     preset: Annotated[
         str,
         Parameter(
-            help="a whole program: niriss-wfss, nircam-imaging, niriss-imaging, miri-imaging, fgs-imaging, moving-target; "
-            "or an exposure, such as nircam-image or miri-sub64"
+            help="a whole program: niriss-wfss, nircam-wfss, miri-wfss, nircam-imaging, niriss-imaging, miri-imaging, "
+            "fgs-imaging, moving-target; or an exposure, such as nircam-image or miri-sub64"
         ),
     ],
     *,
@@ -308,9 +311,9 @@ def simulate(
     """
     _start(None, verbose, out)
     with console.status("starting"):
+        from flows.demo import PROGRAMS, write
         from infra.synthetic.imaging import PRESETS, write_imaging_program
         from infra.synthetic.presets import write_preset
-        from infra.synthetic.program import write_program
 
     of_images: dict[str, Any] = {
         "dithers": dithers, "tiles": tiles, "filter_name": filter_name, "detectors": detectors,
@@ -320,23 +323,21 @@ def simulate(
     if chosen and preset not in PRESETS:
         names = ", ".join("--" + name.removesuffix("_name").replace("_", "-") for name in chosen)
         raise ValueError(f"{names}: for imaging programs ({', '.join(PRESETS)}), not for {preset}")
-    if preset in PRESETS or preset == "niriss-wfss":
-        if integrations is not None or (groups is not None and preset == "niriss-wfss"):
+    if preset in PROGRAMS:
+        if integrations is not None or (groups is not None and preset not in PRESETS):
             raise ValueError(f"{preset} is a program; --integrations and --groups are for single exposures")
         size = 1024 if size is None else size
         with console.status(f"simulating {preset}, {size} x {size} pixels"):
-            if preset == "niriss-wfss":
-                write_program(out, size=size, seed=seed)
-            else:
+            if preset in PRESETS:
                 write_imaging_program(out, preset, size, seed, groups, **chosen)
+            else:
+                write(out, preset, size, seed)
         console.print(
             f"wrote {out}; calibrate it with: calweave run {out} --crds {out}/crds --out {out}/products --truth {out}/truth"
         )
         return DONE
     if size is not None:
-        raise ValueError(
-            f"--size is for the program niriss-wfss and imaging programs; {preset} has that of its readout area"
-        )
+        raise ValueError(f"--size is for the programs {', '.join(PROGRAMS)}; {preset} has that of its readout area")
     with console.status(f"simulating {preset}"):
         exposure = write_preset(out, preset, integrations or 1, groups or 6, seed)
     console.print(

@@ -10,15 +10,25 @@ from rich.console import Console
 
 from flows.program import run_program
 from infra.products.header import ProductError
+from infra.synthetic import imaging, slitless
 from infra.synthetic.compare import compare_with_truth
 from infra.synthetic.compare_imaging import BRIGHT, OUTLYING, compare_imaging
-from infra.synthetic.imaging import PRESETS, write_imaging_program
-from infra.synthetic.program import write_program
+from infra.synthetic.program import PRESETS, SyntheticProgram, write_program
 
 log = logging.getLogger(__name__)
 
-WFSS = "niriss-wfss"
+PROGRAMS = (*PRESETS, *slitless.PRESETS, *imaging.PRESETS)
 LINE_SNR = 10.0
+CONTINUUM_SNR = 30.0
+
+
+def write(folder: str | Path, program: str, size: int, seed: int) -> SyntheticProgram:
+    """Simulate the ``program``, one of ``PROGRAMS``, with what it has unless told otherwise."""
+    if program in PRESETS:
+        return write_program(folder, program, size, seed)
+    if program in slitless.PRESETS:
+        return slitless.write_wfss_program(folder, program, size, seed)
+    return imaging.write_imaging_program(folder, program, size, seed)
 
 
 def run_demo(folder: Path, program: str, size: int, seed: int, slots: int, console: Console) -> int:
@@ -29,23 +39,20 @@ def run_demo(folder: Path, program: str, size: int, seed: int, slots: int, conso
     """
     if folder.exists() and set(path.name for path in folder.iterdir()) - {"program", "products", "report.html"}:
         raise ProductError(f"{folder}: expected a new folder or one of an earlier demo; choose another with --out")
-    if program not in (WFSS, *PRESETS):
-        raise ValueError(f"the program of the demo must be one of {', '.join((WFSS, *PRESETS))}, not {program!r}")
+    if program not in PROGRAMS:
+        raise ValueError(f"the program of the demo must be one of {', '.join(PROGRAMS)}, not {program!r}")
     for name in ("program", "products"):
         shutil.rmtree(folder / name, ignore_errors=True)
     clock = time.monotonic()
     with console.status(f"simulating {program}, {size} x {size} pixels, seed {seed}"):
-        if program == WFSS:
-            made = write_program(folder / "program", size=size, seed=seed)
-        else:
-            made = write_imaging_program(folder / "program", program, size, seed)
+        made = write(folder / "program", program, size, seed)
     console.print(
         f"simulated {len(made.uncal)} exposures of {len(made.sources)} sources in {time.monotonic() - clock:.0f} s"
     )
     products, truth = folder / "products", folder / "program" / "truth"
     code = run_program([str(made.folder)], str(products), {}, slots, str(truth), console)
     if code == 0:
-        (print_comparison if program == WFSS else print_imaging)(products, truth, console)
+        (print_imaging if program in imaging.PRESETS else print_comparison)(products, truth, console)
     console.print(f"[bold]look at[/] {products / 'report.html'}   ({time.monotonic() - clock:.0f} s in all)")
     return code
 
@@ -63,6 +70,12 @@ def print_comparison(products: Path, truth: Path, console: Console) -> None:
         console.print(
             f"truth: {len(good)} emission lines above {LINE_SNR:.0f} sigma, {np.std(good['offset']):.2f} spectral pixels rms, "
             f"{np.abs(good['offset']).max():.2f} at worst; flux ratio {np.median(good['flux_ratio']):.3f} (median)"
+        )
+    stars = result.continua[result.continua["error"] * CONTINUUM_SNR < 1]
+    if len(stars):
+        console.print(
+            f"truth: {len(stars)} spectra of stars above {CONTINUUM_SNR:.0f} sigma, continuum over the true one "
+            f"{np.median(stars['ratio']):.3f} (median)"
         )
 
 

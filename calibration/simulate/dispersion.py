@@ -9,7 +9,7 @@ interpolated between quarter pixels. Emission lines are drawn one by one, at the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.polynomial.polynomial import polyder, polyval
@@ -18,7 +18,7 @@ from scipy.integrate import cumulative_trapezoid
 
 from calibration.jit import kernel
 from calibration.simulate.field import Distortion, Pointing, sky_to_pixel
-from calibration.simulate.scene import Source, components, draw, stamp_radius
+from calibration.simulate.scene import PSF, Source, components, draw, stamp_radius
 from calibration.simulate.throughput import (
     COLLECTING_AREA,
     GRISM_ORDERS,
@@ -74,6 +74,14 @@ class Grism:
     wheel: float
     efficiencies: Mapping[int, tuple[float, float, float]] = field(default_factory=lambda: GRISM_ORDERS)
 
+    def cut(self, origin: tuple[int, int]) -> "Grism":
+        """The same grism for an array whose first pixel is at the column and row ``origin`` of this one."""
+        traces = {
+            order: Trace(*(tuple(_move(terms, origin) for terms in of) for of in (trace.x_terms, trace.y_terms)))
+            for order, trace in self.traces.items()
+        }
+        return replace(self, traces=traces)
+
     def offsets(self, order: int, x: float, y: float) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients of t of the trace of a source at (x, y): its offsets in x and in y [pixel]."""
         trace = self.traces[order]
@@ -91,6 +99,22 @@ class Grism:
         return x + polyval(t, x_of_t), y + polyval(t, y_of_t)
 
 
+def _move(terms: np.ndarray, origin: tuple[int, int]) -> np.ndarray:
+    """Coefficients of 1, x, x^2, y, y^2, xy of the same polynomial, for coordinates counted from ``origin``."""
+    x, y = origin
+    c, cx, cxx, cy, cyy, cxy = terms
+    return np.array(
+        [
+            c + cx * x + cxx * x * x + cy * y + cyy * y * y + cxy * x * y,
+            cx + 2 * cxx * x + cxy * y,
+            cxx,
+            cy + 2 * cyy * y + cxy * x,
+            cyy,
+            cxy,
+        ]
+    )
+
+
 def disperse(
     image: np.ndarray,
     sources: Sequence[Source],
@@ -99,6 +123,7 @@ def disperse(
     grism: Grism,
     passband: Passband,
     origin: tuple[int, int],
+    psf: Sequence[tuple[float, float]] = PSF,
 ) -> None:
     """Add the dispersed light of ``sources``, in all orders, to ``image``.
 
@@ -108,10 +133,12 @@ def disperse(
         Electrons per second; changed in place.
     origin
         Full-frame column and row of pixel (0, 0) of the image.
+    psf
+        Point-spread function of every order: sum of Gaussians, (weight, sigma [pixel]).
     """
     for source in sources:
         x, y = sky_to_pixel(distortion, pointing, source.ra, source.dec)
-        weight, covariance = components(source, distortion, pointing, float(x), float(y))
+        weight, covariance = components(source, distortion, pointing, float(x), float(y), psf)
         for order in grism.traces:
             _disperse_source(
                 image, source, float(x) - origin[0], float(y) - origin[1], weight, covariance, grism, order, passband

@@ -111,24 +111,8 @@ def grism(name: str, origin: tuple[int, int] = (0, 0)) -> Grism:
         raise ValueError(f"grism must be one of {', '.join(WHEEL)}, not {name!r}")
     traces = {}
     for order in _ALONG[name]:
-        along = tuple(_move(np.array(terms), origin) for terms in _ALONG[name][order])
-        across = tuple(_move(np.array(terms), origin) for terms in _ACROSS[name][order])
+        along, across = (tuple(np.array(terms) for terms in of[name][order]) for of in (_ALONG, _ACROSS))
         x_terms, y_terms = (along, across) if name == "GR150C" else (across, along)
         traces[order] = Trace((x_terms[0], x_terms[1]), (y_terms[0], y_terms[1]))
-    return Grism(name, "x" if name == "GR150C" else "y", traces, C0, C1, WHEEL_REFERENCE[name], WHEEL[name])
-
-
-def _move(terms: np.ndarray, origin: tuple[int, int]) -> np.ndarray:
-    """Coefficients of 1, x, x^2, y, y^2, xy of the same polynomial, for coordinates counted from ``origin``."""
-    x, y = origin
-    c, cx, cxx, cy, cyy, cxy = terms
-    return np.array(
-        [
-            c + cx * x + cxx * x * x + cy * y + cyy * y * y + cxy * x * y,
-            cx + 2 * cxx * x + cxy * y,
-            cxx,
-            cy + 2 * cyy * y + cxy * x,
-            cyy,
-            cxy,
-        ]
-    )
+    axis = "x" if name == "GR150C" else "y"
+    return Grism(name, axis, traces, C0, C1, WHEEL_REFERENCE[name], WHEEL[name]).cut(origin)

@@ -5,7 +5,8 @@ hundredths of a pixel in some 4 x 90 s of F200W; one in eight is near or below t
 saturates. Positions keep a distance from each other, so that most spectra stand alone, and sources with lines stand
 where both grisms put order +1 on the detector.
 
-A field for imaging alone is denser (`make_field`): stars and disks, none of which blends with another.
+A field for imaging alone is denser (`make_field`): stars and disks, none of which blends with another. That for the
+slitless spectra of other instruments than NIRISS (`make_slitless_field`) takes its brightness from the imager.
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from calibration.simulate.dispersion import Grism, line_rate
 from calibration.simulate.field import Distortion, Pointing, pixel_to_sky, sky_to_pixel
 from calibration.simulate.imager import Imager
 from calibration.simulate.scene import Line, Source, source_rate
-from calibration.simulate.throughput import AB_ZERO
+from calibration.simulate.slitless import Slitless
+from calibration.simulate.throughput import AB_ZERO, Passband
 from calibration.subarrays import Subarray
 
 DENSITY = 50 / 1024**2  # [pixel^-2]
@@ -42,7 +45,8 @@ def make_sources(
     count = max(FEWEST, round(DENSITY * size**2))
     # Kinds go round in fixed shares, so that a small field has some of each.
     kinds = [KINDS[i % len(KINDS)] for i in range(count)]
-    x, y = _positions(kinds, size, rng)
+    lines = (REACH if size > REACH + 4 * MARGIN else MARGIN, size - 1 - MARGIN)
+    x, y = _positions(kinds, size, rng, lines, LENGTH, (0, 1))
     ra, dec = pixel_to_sky(distortion, pointing, x + origin[0], y + origin[1])
     sources = []
     for i, kind in enumerate(kinds):
@@ -121,6 +125,81 @@ def make_field(
     return tuple(sources)
 
 
+#: A field for slitless spectra: kinds in turn, from the brightest to the faintest; fewest sources; rates of lines in rates of
+#: the brightest star, which may saturate towards the end of a direct image.
+SLITLESS_KINDS = ("star", "lines", "disk", "lines")
+SLITLESS_FEWEST = 10
+LINE_RATES = (0.02, 0.06)
+EDGE = 24  # [pixel], no line is nearer to the edge at the first pointing
+
+
+def make_slitless_field(
+    optics: Slitless, area: Subarray, pointing: Pointing, rng: np.random.Generator
+) -> tuple[Source, ...]:
+    """Stars, disks, and compact disks with a line that falls on the area in all grisms, where there is such a wavelength."""
+    images, size = optics.images, area.xsize
+    distortion = images.behind_filter(optics.detector)
+    scale = float(np.sqrt(distortion.pixel_area(distortion.x_ref, distortion.y_ref)))
+    count = max(SLITLESS_FEWEST, round(DENSITY * size**2))
+    kinds = [SLITLESS_KINDS[i % len(SLITLESS_KINDS)] for i in range(count)]
+    origin = (area.xstart - 1, area.ystart - 1)
+    grisms = [grism.cut(origin) for grism in optics.grisms]
+    waves = _line_waves(optics.passband)
+    across = tuple(1 if grism.axis == "x" else 0 for grism in grisms)
+    # From the source to where its lines may fall.
+    along = np.array([grism.position(1, 0.0, 0.0, waves)[1 - k] for grism, k in zip(grisms, across, strict=True)])
+    lines = (max(MARGIN, EDGE - along.max()), min(size - 1 - MARGIN, size - 1 - EDGE - along.min()))
+    if lines[0] >= lines[1]:  # on so small an area none falls
+        lines = (MARGIN, size - 1 - MARGIN)
+    x, y = _positions(kinds, size, rng, lines, float(np.ptp(along)), across)
+    ra, dec = pixel_to_sky(distortion, pointing, x + origin[0], y + origin[1])
+    brightest, faintest = 2 * images.star_rates[0], images.star_rates[1]
+    rates = brightest * (faintest / brightest) ** ((np.arange(count) + 0.5) / count)
+    sources = []
+    for i, kind in enumerate(kinds):
+        star = kind == "star"
+        source = Source(
+            number=i + 1,
+            ra=float(ra[i]),
+            dec=float(dec[i]),
+            continuum=1.0,
+            slope=float(rng.uniform(-1.0, 1.0)),
+            radius=0.0 if star else float(rng.uniform(*((0.6, 1.2) if kind == "lines" else FIELD_RADII))) * scale,
+            axis_ratio=1.0 if star else float(rng.uniform(0.5, 0.95)),
+            position_angle=0.0 if star else float(rng.uniform(0, 180)),
+            lines=(),
+        )
+        continuum = float(rates[i]) / source_rate(source, images.passband)
+        on = _line_on(grisms, optics.passband, brightest, size, (x[i], y[i]), rng) if kind == "lines" else ()
+        sources.append(replace(source, continuum=continuum, lines=on))
+    return tuple(sources)
+
+
+def _line_on(
+    grisms: Sequence[Grism],
+    passband: Passband,
+    brightest: float,
+    size: int,
+    place: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[Line, ...]:
+    """A line of a source at ``place`` that all grisms put on the area; none where there is none."""
+    waves = _line_waves(passband)
+    on = np.ones(waves.size, bool)
+    for grism in grisms:
+        along = np.array(grism.position(1, *place, waves))
+        on &= ((along > EDGE) & (along < size - 1 - EDGE)).all(axis=0)
+    wave, part = float(rng.choice(waves)), float(np.exp(rng.uniform(*np.log(LINE_RATES))))
+    if not on.any():
+        return ()
+    wave = float(waves[on][np.argmin(np.abs(waves[on] - wave))])
+    grism = grisms[0]
+    step = 1e-3
+    pixels = np.hypot(*(np.diff(axis)[0] for axis in grism.position(1, *place, np.array([wave, wave + step]))))
+    flux = part * brightest / line_rate(1.0, wave, passband, 1, grism.efficiencies)
+    return (Line("Pa_alpha", wave, float(flux), float(0.3 * step / pixels)),)
+
+
 def _lines(rng: np.random.Generator) -> tuple[Line, ...]:
     """H alpha, and [S II] at a fifth of it where it falls into the passband too."""
     redshift = rng.uniform(1.80, 2.17) / H_ALPHA - 1
@@ -132,19 +211,33 @@ def _lines(rng: np.random.Generator) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _positions(kinds: list[str], size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _line_waves(passband: Passband) -> np.ndarray:
+    """Where a line may be [um]."""
+    margin = 7 * passband.edge
+    return np.linspace(passband.blue + margin, passband.red - margin, 400)
+
+
+def _positions(
+    kinds: list[str],
+    size: int,
+    rng: np.random.Generator,
+    lines: tuple[float, float],
+    length: float,
+    across: tuple[int, ...],
+) -> tuple[np.ndarray, np.ndarray]:
     """Positions drawn one after the other: of some candidates the one that troubles the fewest others.
 
     Two sources trouble each other when they are near, or when their order +1 overlaps in one of the grisms: in the same
-    columns, or in the same rows, and less than a spectrum apart.
+    columns (``across`` is 0), or in the same rows (1), and less than the ``length`` of a spectrum apart. Columns and rows of
+    sources with lines are within ``lines``.
     """
     chosen: list[np.ndarray] = []
     for kind in kinds:
-        low = REACH if kind == "lines" and size > REACH + 4 * MARGIN else MARGIN
-        candidates = rng.uniform(low, size - 1 - MARGIN, (60, 2))
+        low, high = lines if kind == "lines" else (MARGIN, size - 1 - MARGIN)
+        candidates = rng.uniform(low, high, (60, 2))
         away = np.abs(candidates[:, None, :] - np.array(chosen).reshape(1, -1, 2))
         near = np.hypot(away[..., 0], away[..., 1]) < DISTANCE
-        overlap = (away.min(axis=2) < WIDTH) & (away.max(axis=2) < LENGTH)
+        overlap = np.any([(away[..., k] < WIDTH) & (away[..., 1 - k] < length) for k in across], axis=0)
         trouble = 10 * near.sum(axis=1) + overlap.sum(axis=1)
         chosen.append(candidates[np.argmin(trouble)])
     return np.array(chosen)[:, 0], np.array(chosen)[:, 1]

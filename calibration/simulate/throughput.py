@@ -43,6 +43,7 @@ F277W = Passband("F277W", blue=2.423, red=3.132, edge=0.009, peak=0.43)
 F444W = Passband("F444W", blue=3.881, red=4.982, edge=0.014, peak=0.47)
 F770W = Passband("F770W", blue=6.581, red=8.687, edge=0.04, peak=0.30)
 F1000W = Passband("F1000W", blue=9.023, red=10.891, edge=0.04, peak=0.28)
+P750L = Passband("P750L", blue=5.0, red=12.5, edge=0.05, peak=0.3)
 GUIDER = Passband("GUIDER", blue=0.8, red=4.6, edge=0.06, peak=0.50)
 
 #: Order -> (peak efficiency, wavelength of the peak [um], width [um]) of the GR150 grisms.
@@ -95,7 +96,12 @@ def image_conversion(passband: Passband, gain: float, pixel_area: float) -> floa
 
 
 def spectral_conversion(
-    passband: Passband, order: int, wavelength: np.ndarray, gain: float, pixel_area: float
+    passband: Passband,
+    order: int,
+    wavelength: np.ndarray,
+    gain: float,
+    pixel_area: float,
+    efficiencies: Mapping[int, tuple[float, float, float]] = GRISM_ORDERS,
 ) -> np.ndarray:
     """MJy um s / (DN sr) at ``wavelength`` [um]; divided by um per pixel it turns DN/s into MJy/sr."""
-    return gain / (sensitivity(passband, wavelength, order) * 1e6 * pixel_area)
+    return gain / (sensitivity(passband, wavelength, order, efficiencies) * 1e6 * pixel_area)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from infra.products.header import ProductError
@@ -10,6 +11,11 @@ from infra.provenance import made_of
 
 if TYPE_CHECKING:
     from astropy.table import QTable
+
+
+#: astropy keeps the class of the column that it is about to make where all threads share it, so that two readers make columns
+#: of each other's classes (latitudes in Jy). Products are made in threads: only one reads a table of such columns at a time.
+ONE_READER = Lock()
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ def read_catalog(path: str | Path) -> Catalog:
         # Here, not above: stages without catalogs load fast.
         from astropy.table import QTable
 
-        table = QTable.read(path, format="ascii.ecsv")
+        with ONE_READER:
+            table = QTable.read(path, format="ascii.ecsv")
     except FileNotFoundError:
         raise ProductError(f"{path}: there is no such catalog; run image3 on the direct images first") from None
     except Exception as error:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from infra.products.catalog import ONE_READER
 from infra.products.header import ProductError
 
 log = logging.getLogger(__name__)
@@ -144,7 +145,8 @@ def read_table(path: Path) -> Any:
             return _fits_table(path)
         text = start.decode("utf-8-sig")
         if text.startswith("# %ECSV"):
-            return QTable.read(path, format="ascii.ecsv")
+            with ONE_READER:
+                return QTable.read(path, format="ascii.ecsv")
         if re.match(r"#\s*1\s+[A-Za-z]", text):
             return QTable.read(path, format="ascii.sextractor")
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
@@ -176,7 +178,8 @@ def _fits_table(path: Path) -> Any:
         if not tables:
             names = ", ".join(hdu.name or "PRIMARY" for hdu in hdulist)
             raise ProductError(f"{path.name}: expected a table of sources, but the file has none, only {names}")
-        return QTable.read(tables[0])
+        with ONE_READER:
+            return QTable.read(tables[0])
 
 
 def _labels(column: Any, n: int, name: str) -> np.ndarray:

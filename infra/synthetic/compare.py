@@ -1,5 +1,6 @@
-"""How much of the truth came back: sources found, positions, emission lines of a calibrated synthetic program."""
+"""How much of the truth came back: sources found, positions, emission lines and continua of a calibrated synthetic program."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,19 +12,23 @@ from scipy.optimize import curve_fit
 from scipy.spatial import KDTree
 from scipy.special import erf
 
+from calibration.simulate.dispersion import Grism
 from calibration.simulate.scene import EXPONENTIAL, PSF
+from calibration.simulate.slitless import SLITLESS, Slitless
 from infra.products.catalog import read_catalog
+from infra.products.header import Header
 from infra.products.image import Image, read_image
 from infra.products.names import rename
 from infra.products.spectrum import read_spectra
+from infra.synthetic.tables import spectrum_name
 
-SPECTRAL_PIXEL = 0.0047  # [um], NIRISS grisms in first order
-PASSBAND = (1.78, 2.22)  # [um], where F200W lets enough through for a line to be measured
 MATCH_RADIUS = 0.15 * u.arcsec
 APERTURE = 3.0  # [pixel], radius within which the noise of a source is counted
 EMPTY = 20.0  # [pixel] from the next source, where a piece of sky is empty
-LINE_WINDOW = 0.033  # [um] on either side of a line
-LINE_WIDTH = 1.5e-3 / 2.3548  # [um], standard deviation of the simulated lines
+EDGES = (5.0, 1.0)  # [widths of its edges], from the half-power points of the passband to where spectra are compared
+LINE_WINDOW = (
+    7.0  # [spectral pixel] on either side of a line, for the point-spread function of NIRISS; more for wider ones
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,9 @@ class Comparison:
     position_rms, position_worst : float
         Of the sources found, against the truth, on the sky in each axis [pixel of the mosaic].
     lines : astropy.table.Table
-        One row per line and grism: source, filter, wavelength [um], offset [spectral pixel], flux ratio, snr.
+        One row per line and grism: source, filter (of the grism), wavelength [um], offset [spectral pixel], flux ratio, snr.
+    continua : astropy.table.Table
+        One row per star and grism: source, filter, ratio to the truth outside of lines, and its error.
     """
 
     expected: int
@@ -48,6 +55,7 @@ class Comparison:
     position_rms: float
     position_worst: float
     lines: Table
+    continua: Table
 
 
 def compare_with_truth(products: str | Path, truth: str | Path, threshold: float = 10.0) -> Comparison:
@@ -67,13 +75,15 @@ def compare_with_truth(products: str | Path, truth: str | Path, threshold: float
     offset = np.array(
         [[float(catalog["xcentroid"][nearest[i]]) - x[i], float(catalog["ycentroid"][nearest[i]]) - y[i]] for i in hit]
     ).reshape(-1, 2)
+    lines, continua = _compare_spectra(products, truth, labels)
     return Comparison(
         expected=len(wanted),
         found=len(hit),
         missing=tuple(int(sources["id"][i]) for i in sorted(set(wanted) - set(hit))),
         position_rms=float(np.sqrt(np.mean(offset**2))) if len(hit) else np.nan,
         position_worst=float(np.abs(offset).max()) if len(hit) else np.nan,
-        lines=_compare_lines(products, truth, labels),
+        lines=lines,
+        continua=continua,
     )
 
 
@@ -106,68 +116,114 @@ def signal_to_noise(mosaic: Image, x: np.ndarray, y: np.ndarray, flux: np.ndarra
     return np.nan_to_num(result)
 
 
-def _compare_lines(products: Path, truth: Path, labels: dict[int, int]) -> Table:
+def _compare_spectra(products: Path, truth: Path, labels: dict[int, int]) -> tuple[Table, Table]:
     names = ("source", "filter", "wavelength", "offset", "flux_ratio", "snr")
-    table = Table(names=names, dtype=(int, "U8", float, float, float, float))
+    found = Table(names=names, dtype=(int, "U8", float, float, float, float))
+    continua = Table(names=("source", "filter", "ratio", "error"), dtype=(int, "U8", float, float))
     lines = Table.read(truth / "lines.ecsv", format="ascii.ecsv")
+    sources = Table.read(truth / "sources.ecsv", format="ascii.ecsv")
+    stars = {int(row["id"]) for row in sources if row["radius"] == 0}
     for path in sorted(products.glob("*_c1d.fits")):
         spectra = read_spectra(path)
+        optics = SLITLESS[spectra.header["INSTRUME"]]()
+        grism = _grism(optics, spectra.header)
+        blue, red = optics.passband.blue, optics.passband.red
+        blue, red = blue + EDGES[0] * optics.passband.edge, red - EDGES[1] * optics.passband.edge
         rows = {
             int(row["SOURCE_ID"]): row for each in spectra.tables if each.cards.get("SPORDER") == 1 for row in each.rows
         }
-        for line in lines:
-            row = rows.get(labels.get(int(line["id"]), -1))
-            wavelength = float(line["wavelength"])
-            if row is None or not PASSBAND[0] < wavelength < PASSBAND[1]:
+        for number, label in labels.items():
+            row = rows.get(label)
+            if row is None:
                 continue
-            measured = measure_line(row["WAVELENGTH"], row["FLUX"], row["ERROR"], wavelength)
-            if measured is None:
-                continue
-            centre, flux, error = measured
-            # The truth is in W/m^2 and the fit in Jy um: F = integral of f_nu c / lambda^2.
-            jansky_micron = float(line["flux"]) * wavelength**2 / 2.99792458e-12
-            table.add_row(
-                (
-                    line["id"],
-                    spectra.header["FILTER"],
-                    wavelength,
-                    (centre - wavelength) / SPECTRAL_PIXEL,
-                    flux / jansky_micron,
-                    flux / error,
-                )
+            good = (
+                (row["WAVELENGTH"] > blue) & (row["WAVELENGTH"] < red) & np.isfinite(row["FLUX"]) & (row["ERROR"] > 0)
             )
-    return table
+            wavelength, flux, error = (np.asarray(row[name][good], float) for name in ("WAVELENGTH", "FLUX", "ERROR"))
+            if number in stars and wavelength.size:
+                table = Table.read(truth / f"{spectrum_name(number)}.ecsv", format="ascii.ecsv")
+                expected = np.interp(wavelength, table["wavelength"], table["flux"])
+                weight = np.sum((expected / error) ** 2)
+                ratio = np.sum(flux * expected / error**2) / weight
+                continua.add_row((number, grism.name, ratio, 1 / np.sqrt(weight)))
+            for line in lines[lines["id"] == number]:
+                at = float(line["wavelength"])
+                if not blue < at < red:
+                    continue
+                place, width = _along(optics, grism, wavelength)
+                middle, width_there = _along(optics, grism, np.array([at]))
+                sigma = float(line["fwhm"]) / 2.3548 / width_there[0]
+                measured = measure_line(place - middle, flux * width, error * width, optics.images.psf, sigma)
+                if measured is None:
+                    continue
+                offset, total, uncertainty = measured
+                # The truth is in W/m^2 and the fit in Jy um: F = integral of f_nu c / lambda^2.
+                jansky_micron = float(line["flux"]) * at**2 / 2.99792458e-12
+                # Seen from blue to red.
+                offset *= np.sign(place[-1] - place[0]) * np.sign(wavelength[-1] - wavelength[0])
+                found.add_row((number, grism.name, at, offset, total / jansky_micron, total / uncertainty))
+    return found, continua
+
+
+def _grism(optics: Slitless, header: Header) -> Grism:
+    """The one that dispersed the light of a spectrum."""
+    key = header["FILTER"], header.get("PUPIL", "")
+    for behind, grism in zip(optics.spectra, optics.grisms, strict=True):
+        if (behind.filter, behind.pupil) == key:
+            return grism
+    raise ValueError(f"{header.get('FILENAME')}: no synthetic program has spectra of {' '.join(key)}")
+
+
+def _along(optics: Slitless, grism: Grism, wavelength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where wavelengths [um] fall along the dispersion in the middle of the detector [pixel], and um per pixel there."""
+    area, step = optics.images.detector_area, 1e-3
+    axis = 0 if grism.axis == "x" else 1
+    at, after = (
+        np.asarray(grism.position(1, 0.5 * area.xsize, 0.5 * area.ysize, waves)[axis])
+        for waves in (wavelength, wavelength + step)
+    )
+    return at, np.abs(step / (after - at))
 
 
 def measure_line(
-    wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray, expected: float
+    offset: np.ndarray, flux: np.ndarray, error: np.ndarray, psf: Sequence[tuple[float, float]], width: float
 ) -> tuple[float, float, float] | None:
-    """Centre [um], flux and its error [Jy um] of an emission line; None where there are too few points.
+    """Centre [spectral pixel], flux and its error of an emission line; None where there are too few points.
 
     A slitless line has the shape of its source along the dispersion: the point-spread function of the simulator, widened by
     a disk whose size is fitted with the line, on a sloped continuum. (A Gaussian leaves out the wings, and takes them for
     continuum: it finds 5 to 7 per cent too little.) All points weigh the same: errors follow the noise of the signal, and
     would prefer what is too low.
+
+    Parameters
+    ----------
+    offset : (n,) float
+        Of each point from where the line should be [spectral pixel].
+    flux, error : (n,) float
+        Of each point, per spectral pixel.
+    psf
+        Sum of Gaussians, (weight, sigma [pixel]).
+    width
+        Standard deviation of the line itself [spectral pixel].
     """
-    near = np.isfinite(wavelength) & np.isfinite(flux) & (error > 0) & (np.abs(wavelength - expected) < LINE_WINDOW)
+    window = LINE_WINDOW * psf[0][1] / PSF[0][1]
+    near = np.isfinite(offset) & np.isfinite(flux) & (error > 0) & (np.abs(offset) < window)
     if near.sum() < 8:
         return None
-    x, y, sigma = (np.asarray(array[near], float) for array in (wavelength, flux, error))
-    weight = np.array([w * v for w, _ in PSF for v, _ in EXPONENTIAL])
-    psf = np.array([s**2 for _, s in PSF for _ in EXPONENTIAL]) * SPECTRAL_PIXEL**2
-    disk = np.array([v for _ in PSF for _, v in EXPONENTIAL]) * SPECTRAL_PIXEL**2
-    half = 0.5 * SPECTRAL_PIXEL
+    x, y, sigma = (np.asarray(array[near], float) for array in (offset, flux, error))
+    weight = np.array([w * v for w, _ in psf for v, _ in EXPONENTIAL])
+    points = np.array([s**2 for _, s in psf for _ in EXPONENTIAL]) + width**2
+    disk = np.array([v for _ in psf for _, v in EXPONENTIAL])
 
     def model(x, area, centre, radius, level, slope):
-        scale = np.sqrt(2 * (psf + disk * radius**2 + LINE_WIDTH**2))
-        offset = x[:, None] - centre
-        shape = (erf((offset + half) / scale) - erf((offset - half) / scale)) / (4 * half)
-        return area * (shape @ weight) + level + slope * (x - expected)
+        scale = np.sqrt(2 * (points + disk * radius**2))
+        away = x[:, None] - centre
+        shape = 0.5 * (erf((away + 0.5) / scale) - erf((away - 0.5) / scale))
+        return area * (shape @ weight) + level + slope * x
 
     level = np.median(y)
-    start = (max((y - level).max(), 1e-12) * 0.02, expected, 1.0, level, 0.0)
-    low = (-np.inf, expected - LINE_WINDOW, 0.0, -np.inf, -np.inf)
-    high = (np.inf, expected + LINE_WINDOW, 6.0, np.inf, np.inf)
+    start = (4 * max((y - level).max(), 1e-15), 0.0, 1.0, level, 0.0)
+    low, high = (-np.inf, -window, 0.0, -np.inf, -np.inf), (np.inf, window, 6.0, np.inf, np.inf)
     typical = np.full(x.size, np.sqrt(np.mean(sigma**2)))
     try:
         best, covariance = curve_fit(

@@ -27,6 +27,7 @@ from calibration.simulate.imager import Imager
 from calibration.simulate.population import make_field
 from calibration.simulate.references import SENSORS, make_area
 from calibration.simulate.scene import Source, components, draw, source_rate
+from calibration.simulate.slitless import Slitless
 from calibration.simulate.throughput import image_conversion
 from calibration.subarrays import Subarray
 from infra.synthetic.crds_cache import CONTEXT, Rule, write_mappings
@@ -36,6 +37,7 @@ from infra.synthetic.imaging_references import ImagingReferences, write_imaging,
 from infra.synthetic.miri import area_cards, write_references
 from infra.synthetic.program import OVERHEAD, ROLL, START, TARGET, VA_SCALE, Raw, SyntheticProgram, write_exposures
 from infra.synthetic.reference_format import DATE
+from infra.synthetic.spectral_references import write_slitless
 from infra.synthetic.tables import line_table, position_table, source_table, write_pool
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,8 @@ class Camera:
         Electrons per second of light (ny, nx), readout, random numbers -> raw exposure.
     spread
         What the pixels see of light (ny, nx): that of their neighbours, too.
+    gain
+        On average [e-/DN].
     """
 
     area: Subarray
@@ -82,6 +86,7 @@ class Camera:
     relative_area: np.ndarray
     expose: Callable[[np.ndarray, Readout, np.random.Generator], RawExposure]
     spread: Callable[[np.ndarray], np.ndarray]
+    gain: float
 
 
 @dataclass(frozen=True)
@@ -188,12 +193,11 @@ def write_imaging_program(
     detector_rngs, exposure_rngs = others[: len(areas)], others[len(areas) :]
     subarray = "FULL" if size == imager.detector_area.ysize else "GENERIC"
     references = folder / "crds" / "references" / "jwst" / imager.instrument.lower()
-    make = _mid_infrared if imager.instrument == "MIRI" else _near_infrared
     cameras: dict[str, Camera] = {}
     rules: list[Rule] = []
     for serial, (name, area) in enumerate(areas.items()):
         place = Place(imager.instrument, name, subarray, SERIALS * serial)
-        cameras[name], of_detector = make(references, place, imager, area, readout, detector_rngs[serial])
+        cameras[name], of_detector = make_camera(references, place, imager, area, readout, detector_rngs[serial])
         rules += of_detector
     write_mappings(folder / "crds", {imager.instrument: rules})
     log.info("%d reference files in %s", sum(1 for _ in references.glob("jwst_*")), folder / "crds")
@@ -269,9 +273,25 @@ def cut_outs(imager: Imager, size: int) -> dict[str, Subarray]:
     return areas
 
 
+def make_camera(
+    folder: Path,
+    place: Place,
+    imager: Imager,
+    area: Subarray,
+    readout: Readout,
+    rng: np.random.Generator,
+    slitless: Slitless | None = None,
+) -> tuple[Camera, list[Rule]]:
+    """Make a detector, and write its references for exposures of up to ``readout``, with those of slitless spectra where
+    the program has some; returns the detector and the rules."""
+    make = _mid_infrared if imager.instrument == "MIRI" else _near_infrared
+    camera, to, response, rules = make(folder, place, imager, area, readout, rng)
+    return camera, rules + (_image_rules(to, response) if slitless is None else write_slitless(to, slitless, response))
+
+
 def _near_infrared(
     folder: Path, place: Place, imager: Imager, area: Subarray, readout: Readout, rng: np.random.Generator
-) -> tuple[Camera, list[Rule]]:
+) -> tuple[Camera, ImagingReferences, np.ndarray, list[Rule]]:
     sensor = SENSORS[place.detector]
     pixels = make_area(sensor, area, 4 if place.subarray == "FULL" else 1, rng)
     rules = [
@@ -286,13 +306,14 @@ def _near_infrared(
         to.relative_area,
         lambda rate, readout, rng: near_infrared.expose(rate, pixels, readout, rng),
         lambda image: couple(image, pixels),
+        sensor.gain,
     )
-    return camera, rules + _image_rules(to, response)
+    return camera, to, response, rules
 
 
 def _mid_infrared(
     folder: Path, place: Place, imager: Imager, area: Subarray, readout: Readout, rng: np.random.Generator
-) -> tuple[Camera, list[Rule]]:
+) -> tuple[Camera, ImagingReferences, np.ndarray, list[Rule]]:
     whole = miri.make_detector(rng)
     pixels = whole.cut(area)
     y, x = np.indices(area.shape, dtype=np.float32)
@@ -308,8 +329,9 @@ def _mid_infrared(
         to.relative_area,
         lambda rate, readout, rng: miri.expose(rate, pixels, readout, rng),
         lambda image: image,
+        miri.MEAN_GAIN,
     )
-    return camera, rules + _image_rules(to, efficiency * np.float32(miri.MEAN_GAIN) / pixels.gain)
+    return camera, to, efficiency * np.float32(miri.MEAN_GAIN) / pixels.gain, rules
 
 
 def _image_rules(to: ImagingReferences, response: np.ndarray) -> list[Rule]:

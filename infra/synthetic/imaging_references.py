@@ -83,9 +83,9 @@ class ImagingReferences:
             meta["instrument"] |= nircam.module_and_channel(self.place.detector)
         return meta
 
-    def save(self, model: Any, meta: dict[str, Any], suffix: str = "fits") -> str:
-        """Write a file, the first of its type for the detector; returns its name."""
-        return save_reference(model, meta, self.folder, self.place.name(meta["reftype"], suffix=suffix))
+    def save(self, model: Any, meta: dict[str, Any], suffix: str = "fits", number: int = 1) -> str:
+        """Write the file of this number of its type for the detector; returns its name."""
+        return save_reference(model, meta, self.folder, self.place.name(meta["reftype"], number, suffix))
 
 
 def write_imaging(to: ImagingReferences, response: np.ndarray) -> dict[str, str]:
@@ -106,17 +106,17 @@ def write_imaging(to: ImagingReferences, response: np.ndarray) -> dict[str, str]
 
     photom, apcorr = _MODELS[to.place.instrument]
     conversion = image_conversion(to.imager.passband, to.gain, pixel_area)
-    names, values = _key(to, 12)
+    names, values = key_columns(to, 12)
     dtype = [*names, ("photmjsr", "f4"), ("uncertainty", "f4")]
     model = photom(phot_table=np.array([(*values, conversion, 0.01 * conversion)], dtype))
     files["photom"] = to.save(model, {**to.about("photom", "MJy/sr per DN/s"), **photometry, **exp_type})
 
-    names, values = _key(to, 15)
+    names, values = key_columns(to, 15)
     dtype = names + [(column, "f4") for column in ("eefraction", "radius", "apcorr", "skyin", "skyout")]
     model = apcorr(apcorr_table=np.array([(*values, *row) for row in image_apertures(to.imager)], dtype))
     files["apcorr"] = to.save(model, {**to.about("apcorr", "aperture corrections of images"), **exp_type})
 
-    key = {name: value for name, value in _wheels(to.imager).items() if value} or {"detector": to.place.detector}
+    key = {name: value for name, value in wheels(to.imager).items() if value} or {"detector": to.place.detector}
     offsets = Table(rows=[(*key.values(), to.imager.vega_offset)], names=(*key, "abvega_offset"))
     # The data model of this type cannot be given a table in memory; it can read this one.
     files["abvegaoffset"] = to.place.name("abvegaoffset", suffix="asdf")
@@ -135,15 +135,16 @@ def write_flat(to: ImagingReferences, response: np.ndarray, number: int, behind:
     define_dq(model, ("DO_NOT_USE", "NO_FLAT_FIELD"))
     meta = to.about("flat", "response of the pixels")
     meta["subarray"] = to.area
-    meta["instrument"] |= {name: value for name, value in _wheels(behind).items() if value}
+    meta["instrument"] |= {name: value for name, value in wheels(behind).items() if value}
     return save_reference(model, meta, to.folder, to.place.name("flat", number))
 
 
-def _wheels(imager: Imager) -> dict[str, str]:
+def wheels(imager: Imager) -> dict[str, str]:
+    """The keywords of the wheels; empty where the instrument has none."""
     return {"filter": imager.filter, "pupil": imager.pupil}
 
 
-def _key(to: ImagingReferences, pupil_width: int) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+def key_columns(to: ImagingReferences, pupil_width: int) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
     """Columns that say what a row of a photometric table is for, and their values."""
     if to.place.instrument == "FGS":
         return [], ()

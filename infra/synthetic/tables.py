@@ -75,7 +75,7 @@ def source_table(sources: Sequence[Source], passband: Passband) -> Table:
             "radius": [source.radius for source in sources] * u.arcsec,
             "axis_ratio": [source.axis_ratio for source in sources],
             "position_angle": [source.position_angle for source in sources] * u.deg,
-            "spectrum": [spectrum_name(source) for source in sources],
+            "spectrum": [spectrum_name(source.number) for source in sources],
         }
     )
     table.meta["passband"] = passband.name
@@ -101,9 +101,9 @@ def spectrum_table(source: Source, passband: Passband) -> Table:
     return Table({"wavelength": wavelength * u.um, "flux": source.flux(wavelength) * u.Jy})
 
 
-def spectrum_name(source: Source) -> str:
-    """Base name of the spectrum's table."""
-    return f"spectrum_{source.number:04}"
+def spectrum_name(number: int) -> str:
+    """Base name of the table of the spectrum of a source."""
+    return f"spectrum_{number:04}"
 
 
 def position_table(

@@ -1,5 +1,8 @@
 """Catalogs and their files."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from astropy import units
@@ -8,6 +11,7 @@ from astropy.table import QTable
 
 from infra.products.catalog import NEEDED, Catalog, read_catalog, write_catalog
 from infra.products.header import ProductError
+from infra.products.user_catalog import read_table
 
 
 def catalog(n=3):
@@ -63,3 +67,23 @@ def test_a_missing_column_is_named(tmp_path):
     table.write(path, format="ascii.ecsv")
     with pytest.raises(ProductError, match="sky_bbox_ul are missing"):
         read_catalog(path)
+
+
+def test_catalogs_are_read_by_several_threads_at_a_time(tmp_path, monkeypatch):
+    path = tmp_path / "x_cat.ecsv"
+    write_catalog(catalog(3), path)
+    info = type(units.Quantity.info)
+    construct = info._construct_from_dict
+
+    def slow(self, content):
+        # Between the two, astropy keeps the class to make where another thread may put its own.
+        time.sleep(1e-3)
+        return construct(self, content)
+
+    monkeypatch.setattr(info, "_construct_from_dict", slow)
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda reader: reader(path), [read_catalog, read_table] * 4))
+    for back in read:
+        table = back.table if isinstance(back, Catalog) else back
+        assert table["isophotal_flux"].unit == units.Jy
+        np.testing.assert_allclose(table["sky_centroid"].ra.deg, catalog(3).table["sky_centroid"].ra.deg, rtol=1e-12)
