@@ -246,6 +246,7 @@ def write_model_references(folder: Path) -> References:
     photometry = datamodels.NisWfssPhotomModel(phot_table=np.array(rows, dtype))
     photometry.meta.instance.update(about | {"reftype": "photom"})
     photometry.meta.photometry.pixelarea_steradians, photometry.meta.photometry.pixelarea_arcsecsq = PIXEL_AREA, 0.0042
+    photometry.phot_unit = "MJy micron s / (DN sr)"  # the official wfss_contam asks for it
     photometry.save(folder / "photom.fits")
     files = {"wavelengthrange": str(folder / "wavelengthrange.asdf"), "photom": str(folder / "photom.fits")}
     return References({**files, "area": None, "apcorr": None, "bkg": None}, "jwst_0001.pmap")
