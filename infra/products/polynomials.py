@@ -10,7 +10,8 @@ from typing import Any
 
 class _Copied(dict):
     def items(self) -> Any:
-        return list(super().items())  # in one piece: nothing of Python runs meanwhile
+        # Copied in one piece. A list of pairs is not: each pair may start the garbage collector, which runs Python.
+        return dict.copy(self).items()
 
 
 @cache
